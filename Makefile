@@ -1,0 +1,47 @@
+# Everything runs in .venv, made by python3 and pip alone.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SEED ?= default
+
+.PHONY: demo test check bench load docs clean
+
+$(VENV)/.run: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	touch $@
+
+demo: $(VENV)/.run  ## the main job, the plain way and through penstock, side by side
+	$(BIN)/penstock demo
+
+bench: $(VENV)/.run  ## every benchmark; ARGS="--list" shows them
+	$(BIN)/penstock bench $(ARGS)
+
+test: $(VENV)/.dev  ## every test but the long ones, with branch coverage
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n auto --cov --cov-report=term -m "not load" $(ARGS)
+
+check: $(VENV)/.dev  ## style, types, layers and the quick tests: before every commit
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n auto -q -m "not load" $(ARGS)
+
+load: $(VENV)/.dev  ## the long tests: load, memory, leaks
+	$(BIN)/pytest -m load --timeout 900 tests/load $(ARGS)
+
+docs: $(VENV)/.docs  ## the documentation site, in docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) docs/_build .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,66 @@
+"""A performance layer for programs that talk over WebSockets.
+
+Public names load on first use, so that ``import penstock`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from penstock._version import __version__
+
+if TYPE_CHECKING:
+    from penstock.batch.policy import BatchConfig
+    from penstock.connection.accelerate import accelerate
+    from penstock.connection.broadcast import broadcast
+    from penstock.connection.connect import connect, unix_connect
+    from penstock.connection.connection import Connection
+    from penstock.errors import CertificateRefused, ConnectionFailed, PerformanceError
+    from penstock.serve.server import Server, ServerConnection, serve, unix_serve
+
+_HOMES = {
+    "BatchConfig": "penstock.batch.policy",
+    "CertificateRefused": "penstock.errors",
+    "Connection": "penstock.connection.connection",
+    "ConnectionFailed": "penstock.errors",
+    "PerformanceError": "penstock.errors",
+    "Server": "penstock.serve.server",
+    "ServerConnection": "penstock.serve.server",
+    "accelerate": "penstock.connection.accelerate",
+    "broadcast": "penstock.connection.broadcast",
+    "connect": "penstock.connection.connect",
+    "serve": "penstock.serve.server",
+    "unix_connect": "penstock.connection.connect",
+    "unix_serve": "penstock.serve.server",
+}
+
+__all__ = [
+    "BatchConfig",
+    "CertificateRefused",
+    "Connection",
+    "ConnectionFailed",
+    "PerformanceError",
+    "Server",
+    "ServerConnection",
+    "__version__",
+    "accelerate",
+    "broadcast",
+    "connect",
+    "serve",
+    "unix_connect",
+    "unix_serve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,43 @@
+"""When gathered messages leave, and how many may wait. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MESSAGE_COST = 64
+"""Bytes that a waiting message is charged beyond its payload, so that empty messages are bounded too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchConfig:
+    """How a connection gathers outgoing messages.
+
+    Raises:
+        ValueError: a field is out of bounds; the message names the field, its value and the bound.
+    """
+
+    batch_size: int = 1024
+    """Messages: a batch that has as many is written at once."""
+    batch_bytes: int = 128 * 1024
+    """Bytes of payload and bookkeeping (64 a message): a batch that has as many is written at once."""
+    batch_timeout: float = 0.0
+    """Seconds that the first message of a batch waits for company. 0: the first message of a loop iteration is
+    written at once, the rest at the iteration's end."""
+    max_pending_messages: int = 16_384
+    """Messages that may gather while the socket does not take more; then ``send`` waits."""
+    max_pending_bytes: int = 1024 * 1024
+    """Bytes, likewise. One message larger than this is taken when nothing else waits."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "batch_bytes", "max_pending_messages", "max_pending_bytes"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r}: must be a whole number of at least 1")
+        if not self.batch_timeout >= 0:
+            raise ValueError(f"batch_timeout={self.batch_timeout!r}: must be at least 0 seconds")
+
+    @property
+    def quota(self) -> int:
+        """What may gather before the writer has to look: bytes, each message charged `MESSAGE_COST` more."""
+        messages = min(self.batch_size, self.max_pending_messages)
+        return min(messages * MESSAGE_COST, self.batch_bytes, self.max_pending_bytes)

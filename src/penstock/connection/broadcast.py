@@ -1,0 +1,57 @@
+"""One message to many connections."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from penstock.connection.connection import Connection
+from penstock.connection.messages import DataLike, encode
+from penstock.transport.base import ConcurrencyError, State
+from penstock.wire.frames import ServerFrames
+
+logger = logging.getLogger("penstock.connection")
+
+
+def broadcast(
+    connections: Iterable[Connection],
+    message: DataLike,
+    *,
+    text: bool | None = None,
+    raise_exceptions: bool = False,
+) -> None:
+    """Send ``message`` to every connection that is open, behind what each has accepted before.
+
+    Never waits: to a peer that does not read, messages pile up in the write buffer until its keepalive gives it up.
+    Connections that are not open are passed over. One that is sending a message in fragments, or whose write fails, is
+    skipped with a warning in the log, or with ``raise_exceptions`` reported in an `ExceptionGroup` at the end.
+
+    Raises:
+        MessageTypeError: ``message`` is neither text nor bytes.
+        SerializationError: text with a lone surrogate.
+        ExceptionGroup: with ``raise_exceptions``: a ConcurrencyError or RuntimeError for each connection skipped.
+    """
+    first, payload = encode(message, text)
+    frame = ServerFrames().one(first, payload)  # the same bytes for every client; masked ones are built for each
+    errors: list[Exception] = []
+    for connection in connections:
+        outbox = connection.outbox
+        transport = outbox.transport
+        if transport.state is not State.OPEN:
+            continue
+        error: Exception
+        if outbox.fragmenting:
+            error = ConcurrencyError("sending a fragmented message")
+        else:
+            try:
+                outbox.write_at_once(frame, first, payload)
+                continue
+            except Exception as cause:  # noqa: BLE001 - one connection's trouble must not keep the message from others
+                error = RuntimeError("failed to write message")
+                error.__cause__ = cause
+        if raise_exceptions:
+            errors.append(error)
+        else:
+            logger.warning("skipped broadcast to %s: %s", connection.id, error, exc_info=error.__cause__)
+    if errors:
+        raise ExceptionGroup("skipped broadcast", errors)

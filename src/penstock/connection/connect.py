@@ -1,0 +1,236 @@
+"""Opening connections."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import traceback
+import urllib.parse
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Literal
+
+from penstock.backoff import backoff
+from penstock.batch.policy import BatchConfig
+from penstock.connection.connection import Connection
+from penstock.transport.base import (
+    ClientOptions,
+    Headers,
+    InvalidStatus,
+    SecurityError,
+    Transport,
+    WebSocketURI,
+    is_transient,
+    parse_uri,
+    validate_subprotocols,
+)
+
+MAX_REDIRECTS = 10
+
+_REDIRECTS = frozenset((300, 301, 302, 303, 307, 308))
+_CREDENTIALS = frozenset(("authorization", "cookie", "proxy-authorization"))
+_logger = logging.getLogger("penstock.client")
+
+
+class connect:  # noqa: N801 - a name of the websockets library
+    """Open a connection to the WebSocket server at ``uri``: a drop-in for ``websockets.connect``.
+
+    ::
+
+        async with connect("ws://localhost:8765") as conn:   # closed at the end
+            await conn.send("hello")
+
+        conn = await connect("ws://localhost:8765")          # close it yourself
+
+        async for conn in connect("ws://localhost:8765"):    # connects again, for ever
+            try:
+                async for message in conn:
+                    ...
+            except websockets.ConnectionClosed:
+                continue
+
+    Args:
+        uri: ``ws://`` or ``wss://``.
+        optimize: False gives plain behaviour: one write for each message.
+        transport: ``"picows"``, which falls back to ``"websockets"`` for what it cannot do (Unix sockets, custom
+            extensions, unusual arguments of ``create_connection``); or ``"websockets"``.
+        batch: how outgoing messages gather.
+        process_exception: gets an exception of an attempt to reconnect; returns None to try again, or what to raise.
+        reconnect_delays: makes the series of delays between attempts, in seconds; jittered by default.
+        compression: ``"deflate"`` offers permessage-deflate, which is not offered otherwise.
+        options: all others of ``websockets.connect``, with its names, meanings and defaults.
+
+    Cancelling closes the socket.
+
+    Raises:
+        InvalidURI: ``uri`` is not one.
+        CertificateRefused: the peer's TLS certificate is not trusted.
+        OSError: the TCP connection failed.
+        InvalidHandshake: the peer did not accept, or does not speak WebSocket.
+        TimeoutError: it took longer than ``open_timeout``.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        optimize: bool = True,
+        transport: Literal["picows", "websockets"] = "picows",
+        batch: BatchConfig | None = None,
+        process_exception: Callable[[Exception], Exception | None] = is_transient,
+        reconnect_delays: Callable[[], Iterator[float]] = lambda: backoff(random.random),
+        **options: Any,
+    ) -> None:
+        if transport not in ("picows", "websockets"):
+            raise ValueError(f"transport={transport!r}: must be 'picows' or 'websockets'")
+        self._uri = uri
+        self._parsed = parse_uri(uri)
+        self._optimize = optimize
+        self._transport = transport
+        self._batch = BatchConfig() if batch is None else batch
+        self._process_exception = process_exception
+        self._reconnect_delays = reconnect_delays
+        self._options = _client_options(self._parsed, options)
+        self._connection: Connection | None = None
+
+    def __await__(self) -> Generator[Any, None, Connection]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Connection:
+        if self._connection is not None:
+            raise RuntimeError("connect() isn't reentrant: make another for a second connection at the same time")
+        self._connection = await self
+        return self._connection
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        connection, self._connection = self._connection, None
+        assert connection is not None
+        await connection.__aexit__(exc_type, exc_value, traceback)
+
+    async def __aiter__(self) -> AsyncIterator[Connection]:
+        """Connect, and connect again whenever the loop goes round; transient failures are waited out."""
+        delays: Iterator[float] | None = None
+        while True:
+            try:
+                async with self as connection:
+                    yield connection
+            except Exception as exc:  # noqa: BLE001 - process_exception decides about every one
+                await self._wait_out(exc, delays := delays or self._reconnect_delays())
+            else:
+                delays = None
+
+    async def _wait_out(self, exc: Exception, delays: Iterator[float]) -> None:
+        try:
+            verdict = self._process_exception(exc)
+        except Exception as raised:  # noqa: BLE001 - raising instead of returning is a frequent mistake, and clear enough
+            verdict = raised
+        if verdict is exc:
+            raise exc
+        if verdict is not None:
+            raise verdict from exc
+        delay = next(delays)
+        reason = traceback.format_exception_only(exc)[0].strip()
+        self._log.info("connect failed; reconnecting in %.1f seconds: %s", delay, reason)
+        await asyncio.sleep(delay)
+
+    @property
+    def _log(self) -> Any:
+        return self._options.logger or _logger
+
+    # Opening
+
+    async def _open(self) -> Connection:
+        try:
+            async with asyncio.timeout(self._options.open_timeout):
+                transport = await self._follow()
+        except TimeoutError as exc:
+            raise TimeoutError(
+                f"timed out during opening handshake with {_printable(self._parsed)} after "
+                f"open_timeout={self._options.open_timeout} s"
+            ) from exc
+        return Connection(transport, self._batch, optimize=self._optimize)
+
+    async def _follow(self) -> Transport:
+        uri, options = self._uri, self._options
+        for _ in range(MAX_REDIRECTS):
+            try:
+                return await self._attempt(uri, options)
+            except InvalidStatus as exc:
+                location = exc.response.headers.get("Location")
+                if exc.response.status_code not in _REDIRECTS or location is None:
+                    raise
+                uri, options = _redirected(uri, location, options, exc)
+        raise SecurityError(f"more than {MAX_REDIRECTS} redirects")
+
+    async def _attempt(self, uri: str, options: ClientOptions) -> Transport:
+        if self._transport == "picows":
+            from penstock.transport.picows import client as picows  # noqa: PLC0415 - loaded when it is used
+
+            if options.extensions is None and options.network.keys() <= picows.NETWORK:
+                try:
+                    return await picows.connect(parse_uri(uri), uri, options)
+                except picows.HandshakeTooStrict:
+                    _logger.debug("picows refuses the handshake of %s; trying websockets", uri)
+        from penstock.transport import websockets  # noqa: PLC0415 - loaded when it is used
+
+        return await websockets.connect(uri, options)
+
+
+def unix_connect(path: str | os.PathLike[str] | None = None, uri: str | None = None, **options: Any) -> connect:
+    """Open a connection to a WebSocket server that listens on a Unix socket.
+
+    Args:
+        path: of the socket.
+        uri: ``ws://localhost/`` by default, ``wss://localhost/`` when ``ssl`` is given.
+        options: those of `connect`.
+    """
+    if uri is None:
+        uri = "ws://localhost/" if options.get("ssl") is None else "wss://localhost/"
+    return connect(uri, unix=True, path=path, **options)
+
+
+def _client_options(uri: WebSocketURI, given: dict[str, Any]) -> ClientOptions:
+    known = {name: given.pop(name) for name in list(given) if name in ClientOptions.__dataclass_fields__}
+    if "network" in known:
+        raise TypeError("connect() takes arguments of create_connection as they are, not in 'network'")
+    if known.get("subprotocols") is not None:
+        validate_subprotocols(known["subprotocols"])
+    if not uri.secure and given.get("ssl") is not None:
+        raise ValueError("ssl argument is incompatible with a ws:// URI")
+    if uri.secure and "ssl" in given and given["ssl"] is None:
+        raise ValueError("ssl=None is incompatible with a wss:// URI")
+    if "create_connection" in given:
+        raise TypeError(
+            "create_connection is not supported: wrap an open connection with penstock.accelerate(ws) instead"
+        )
+    return ClientOptions(**known, network=given)
+
+
+def _redirected(uri: str, location: str, options: ClientOptions, exc: InvalidStatus) -> tuple[str, ClientOptions]:
+    """Where to go, and what to tell there; credentials stay with the origin they were given for."""
+    target = urllib.parse.urljoin(uri, location)
+    old, new = parse_uri(uri), parse_uri(target)
+    if options.network.get("sock") is not None:
+        raise ValueError(f"cannot follow redirect to {target} with a preexisting socket") from exc
+    if old.secure and not new.secure:
+        raise SecurityError(f"cannot follow redirect to non-secure URI {target}") from exc
+    if (old.secure, old.host, old.port) == (new.secure, new.host, new.port):
+        return target, options
+    if options.network.get("host") is not None or options.network.get("port") is not None:
+        raise ValueError(f"cannot follow cross-origin redirect to {target} with an explicit host or port") from exc
+    if options.additional_headers is None:
+        return target, options
+    kept = [pair for pair in Headers(options.additional_headers).raw_items() if pair[0].lower() not in _CREDENTIALS]
+    return target, replace(options, additional_headers=kept)
+
+
+def _printable(uri: WebSocketURI) -> str:
+    return f"{'wss' if uri.secure else 'ws'}://{uri.host}:{uri.port}{uri.resource_name}"

@@ -1,0 +1,288 @@
+"""A live link: the asyncio connection of ``websockets``, with messages that travel together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Sequence
+from itertools import islice
+from types import TracebackType
+from typing import Any, Literal, Self, overload
+from uuid import UUID
+
+from penstock.batch.policy import MESSAGE_COST, BatchConfig
+from penstock.connection.fragments import send_fragments
+from penstock.connection.messages import DataLike, Fragments, encode, is_whole
+from penstock.connection.outbox import CHUNK, Outbox
+from penstock.transport.base import (
+    Close,
+    CloseCode,
+    ConnectionClosedOK,
+    Data,
+    LoggerLike,
+    Request,
+    Response,
+    State,
+    Subprotocol,
+    Transport,
+)
+from penstock.wire.frames import BINARY, FIN, TEXT
+
+_TEXT, _BINARY = FIN | TEXT, FIN | BINARY
+
+
+class Connection:
+    """An open WebSocket connection; made by `connect`, `serve` and `accelerate`.
+
+    Methods, properties and exceptions are those of the asyncio connection of ``websockets``; `send_many`, `recv_many`
+    and `flush` come besides. A connection belongs to the event loop that opened it.
+    """
+
+    def __init__(self, transport: Transport, batch: BatchConfig, *, optimize: bool) -> None:
+        self._transport = transport
+        self.outbox = Outbox(transport, batch, gather=optimize)
+        """What gathers outgoing messages; penstock's own."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.state.name} {self.id}>"
+
+    # Sending
+
+    async def send(self, message: DataLike | Fragments, *, text: bool | None = None) -> None:
+        """Accept a message for sending.
+
+        It is written at once if it is the first of this loop iteration, else with others at the iteration's end.
+        ``str`` is sent as text, bytes-like objects as binary, unless ``text`` says otherwise; ``bytearray`` and
+        ``memoryview`` are copied. An iterable or asynchronous iterable of either is sent as the fragments of one message.
+
+        Waits while more is gathered than the socket takes (`BatchConfig.max_pending_bytes`), without limit of its own:
+        bound it with ``asyncio.timeout``. Cancelling is safe: a message whose ``send`` was cancelled was not sent; only
+        when some fragments have been sent, cancelling closes the connection, because the rest is missing.
+
+        Raises:
+            ConnectionClosed: the connection is closed, or closing.
+            MessageTypeError: ``message`` is neither text nor bytes, nor an iterable of either.
+            SerializationError: text with a lone surrogate.
+            WrongLoop: called from another event loop or thread.
+        """
+        outbox = self.outbox
+        if outbox.quick and text is None:
+            # Nearly every message of a busy connection ends here: what is spared here is spared a million times.
+            first = 0
+            if type(message) is str:
+                try:
+                    payload = message.encode()
+                    first = _TEXT
+                except UnicodeEncodeError:
+                    pass  # told below, in full
+            elif type(message) is bytes:
+                first, payload = _BINARY, message
+            if first == outbox.first:
+                left = outbox.left - len(payload) - MESSAGE_COST
+                if left >= 0:
+                    outbox.left = left
+                    outbox.run.append(payload)
+                    return
+        if is_whole(message):
+            await outbox.accept(*encode(message, text))  # type: ignore[arg-type]
+        else:
+            await send_fragments(outbox, message, text)
+
+    async def send_many(self, messages: Iterable[DataLike]) -> None:
+        """Accept messages for sending, in order, as if each had been given to `send`.
+
+        Cancelling is safe: a first part of them has been accepted, the rest not. A message that cannot be sent raises
+        as in `send`; those before it have been accepted.
+        """
+        if isinstance(messages, Sequence) and not isinstance(messages, str | bytes | bytearray | memoryview):
+            await self.outbox.accept_many(messages)
+            return
+        iterator = iter(messages)
+        while chunk := list(islice(iterator, CHUNK)):
+            await self.outbox.accept_many(chunk)
+
+    async def flush(self) -> None:
+        """Wait until everything accepted so far is written to the socket.
+
+        Cancelling is safe. It says nothing about what the peer has read.
+
+        Raises:
+            ConnectionClosed: the connection is, or was closed meanwhile.
+        """
+        await self.outbox.flush()
+
+    # Receiving
+
+    @overload
+    def recv(self, decode: Literal[True]) -> Coroutine[Any, Any, str]: ...
+    @overload
+    def recv(self, decode: Literal[False]) -> Coroutine[Any, Any, bytes]: ...
+    @overload
+    def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, Data]: ...
+    def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, Any]:
+        """Receive the next message: ``str`` if it is text, ``bytes`` if binary, or what ``decode`` asks for.
+
+        What arrived before the connection closed can still be received. Cancelling is safe: the next call gets the
+        message.
+
+        Raises:
+            ConnectionClosed: nothing is left, and the connection is closed.
+            ConcurrencyError: somebody else is receiving.
+        """
+        return self._transport.recv(decode)
+
+    def recv_many(self, max: int | None = None) -> Coroutine[Any, Any, list[Data]]:  # noqa: A002
+        """Receive what is here, one message at least, at most ``max``; waits only for the first.
+
+        Cancelling is safe, and errors are those of `recv`.
+        """
+        return self._transport.recv_many(max)
+
+    def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]:
+        """Receive the next message frame by frame; the iterator has to be used up.
+
+        Cancelling before the first frame is safe; after it, the connection has to be closed.
+        """
+        return self._transport.recv_streaming(decode)
+
+    async def __aiter__(self) -> AsyncIterator[Data]:
+        """Receive messages until the connection is closed in order; raise ConnectionClosedError if otherwise."""
+        recv = self._transport.recv
+        try:
+            while True:
+                yield await recv()
+        except ConnectionClosedOK:
+            return
+
+    # Control
+
+    async def ping(self, data: DataLike | None = None) -> Awaitable[float]:
+        """Send a ping behind all messages accepted so far; the result can be awaited for its latency in seconds.
+
+        Waits while the socket takes nothing. Cancelling is safe.
+
+        Raises:
+            ConnectionClosed: the connection is closed.
+            ConcurrencyError: a ping with the same ``data`` has no pong yet.
+        """
+        await self._written()
+        return await self._transport.ping(data)
+
+    async def pong(self, data: DataLike = b"") -> None:
+        """Send a pong that nobody asked for, behind all messages accepted so far. Cancelling is safe."""
+        await self._written()
+        await self._transport.pong(data)
+
+    async def _written(self) -> None:
+        if self._transport.blocked:
+            await self.outbox.flush()
+        else:
+            self.outbox.write_out()
+
+    async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Write what was accepted and what senders wait for, then do the closing handshake.
+
+        Returns when the connection is gone, at the latest after twice ``close_timeout``: once for messages that the
+        peer does not take, once for its answer. What arrives meanwhile can still be received as far as it fits into the
+        queue. Cancelling it while messages are being written drops the connection; later, closing goes on by itself.
+
+        Raises:
+            ProtocolError: ``code`` or ``reason`` cannot be sent.
+        """
+        Close(code, reason).serialize()
+        transport, outbox = self._transport, self.outbox
+        if outbox.fragmenting:
+            transport.fail(CloseCode.INTERNAL_ERROR, "close during fragmented message")
+        elif transport.state is not State.OPEN:
+            await transport.close()
+        elif not outbox.ending:
+            await self._drain()
+            await transport.close(code, reason)
+        await transport.wait_closed()
+
+    async def _drain(self) -> None:
+        transport = self._transport
+        try:
+            async with asyncio.timeout(transport.close_timeout):
+                await self.outbox.drain()
+        except TimeoutError:
+            transport.abort(TimeoutError("timed out while closing connection: the peer does not read"))
+        except asyncio.CancelledError:
+            transport.abort()
+            raise
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone. Cancelling is safe."""
+        await self._transport.wait_closed()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close(CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR)
+
+    # What it is
+
+    @property
+    def id(self) -> UUID:
+        """Unique; in log records."""
+        return self._transport.id
+
+    @property
+    def logger(self) -> LoggerLike:
+        """Where the connection logs."""
+        return self._transport.logger
+
+    @property
+    def transport(self) -> Any:
+        """The asyncio transport below."""
+        return self._transport.transport
+
+    @property
+    def request(self) -> Request | None:
+        """The opening handshake's request."""
+        return self._transport.request
+
+    @property
+    def response(self) -> Response | None:
+        """The opening handshake's response."""
+        return self._transport.response
+
+    @property
+    def subprotocol(self) -> Subprotocol | None:
+        """What was negotiated, if anything."""
+        return self._transport.subprotocol
+
+    @property
+    def state(self) -> State:
+        """Of the closing handshake, as RFC 6455 names it."""
+        return self._transport.state
+
+    @property
+    def latency(self) -> float:
+        """Seconds that the last answered ping took; 0 before the first."""
+        return self._transport.latency
+
+    @property
+    def local_address(self) -> Any:
+        """As the socket's ``getsockname`` gives it."""
+        return self._transport.local_address
+
+    @property
+    def remote_address(self) -> Any:
+        """As the socket's ``getpeername`` gives it."""
+        return self._transport.remote_address
+
+    @property
+    def close_code(self) -> int | None:
+        """What the peer closed with; 1006 without a CLOSE frame, None while open."""
+        return self._transport.close_code
+
+    @property
+    def close_reason(self) -> str | None:
+        """What the peer gave as its reason; None while open."""
+        return self._transport.close_reason

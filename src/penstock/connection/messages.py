@@ -1,0 +1,60 @@
+"""What an application may send, as payloads of frames."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from penstock.errors import MessageTypeError, SerializationError
+from penstock.wire.frames import BINARY, FIN, TEXT
+
+DataLike: TypeAlias = str | bytes | bytearray | memoryview
+Fragments: TypeAlias = Iterable[DataLike] | AsyncIterable[DataLike]
+
+_REMEDY = "send str as text, bytes, bytearray or memoryview as binary, or an iterable of one kind as fragments"
+
+
+def encode(message: DataLike, text: bool | None = None) -> tuple[int, bytes]:
+    """The first byte of the frame of a whole message, and its payload, which is the caller's no longer.
+
+    Raises:
+        SerializationError: text that is not Unicode.
+        MessageTypeError: neither text nor bytes.
+    """
+    if isinstance(message, str):
+        return FIN | (BINARY if text is False else TEXT), _utf8(message)
+    if isinstance(message, bytes | bytearray | memoryview):
+        return FIN | (TEXT if text is True else BINARY), bytes(message)
+    raise refused(message)
+
+
+def is_whole(message: Any) -> bool:
+    """Whether ``message`` is one payload rather than fragments."""
+    return isinstance(message, str | bytes | bytearray | memoryview)
+
+
+def refused(message: Any) -> MessageTypeError:
+    """What to raise for something that cannot be sent."""
+    kind = type(message).__name__
+    if isinstance(message, Mapping):
+        return MessageTypeError(f"a dict-like object ({kind}) is no message", "encode it first, e.g. with json.dumps")
+    return MessageTypeError(f"{kind} is no message", _REMEDY)
+
+
+def mixed(first: Any, other: Any) -> MessageTypeError:
+    """What to raise for fragments of both kinds."""
+    return MessageTypeError(
+        f"fragments of one message must be all text or all bytes, not {type(first).__name__} and then "
+        f"{type(other).__name__}",
+        _REMEDY,
+    )
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as exc:
+        raise SerializationError(
+            f"text holds a lone surrogate {text[exc.start]!r} at position {exc.start}, which UTF-8 cannot carry",
+            "send it as bytes, or clean it with text.encode('utf-8', 'replace')",
+        ) from exc

@@ -1,0 +1,75 @@
+"""Every exception of penstock's own, in one tree.
+
+::
+
+    PerformanceError
+    ├── ConnectionFailed (OSError)                  the peer could not be reached
+    │   └── CertificateRefused (ssl.SSLCertVerificationError)
+    ├── SerializationError (ValueError)             a message that no frame can carry
+    ├── MessageTypeError (TypeError)                a message that is neither text nor bytes
+    └── WrongLoop (RuntimeError)                    a connection used outside its event loop
+
+What goes wrong *on* a connection raises the exceptions of the ``websockets`` library (``ConnectionClosed`` and its
+siblings), because a program that moves over already handles them.
+"""
+
+from __future__ import annotations
+
+import ssl
+
+
+class PerformanceError(Exception):
+    """The root: ``except PerformanceError`` catches all that penstock itself raises."""
+
+
+class ConnectionFailed(PerformanceError, OSError):  # noqa: N818 - the specification's name
+    """The peer could not be reached, or refused; the cause is chained."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.url, self.reason = url, reason
+
+    def __str__(self) -> str:
+        return f"cannot connect to {self.url}: {self.reason}"
+
+
+class CertificateRefused(ConnectionFailed, ssl.SSLCertVerificationError):
+    """The certificate that the peer showed is not trusted."""
+
+    def __str__(self) -> str:
+        return (
+            f"cannot connect to {self.url}: its TLS certificate was refused ({self.reason}); "
+            "pass ssl=ssl.create_default_context(cafile=...) with the authority that signed it"
+        )
+
+
+class SerializationError(PerformanceError, ValueError):
+    """A message that no WebSocket frame can carry; nothing of it was sent."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what, remedy)
+        self.what, self.remedy = what, remedy
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}"
+
+
+class MessageTypeError(PerformanceError, TypeError):
+    """A message of a type that WebSocket does not know; nothing of it was sent."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what, remedy)
+        self.what, self.remedy = what, remedy
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}"
+
+
+class WrongLoop(PerformanceError, RuntimeError):  # noqa: N818 - as its siblings
+    """A connection belongs to the event loop, and so to the thread, that opened it."""
+
+    def __str__(self) -> str:
+        return (
+            "this connection belongs to another event loop or thread; "
+            "call it there, from other threads with asyncio.run_coroutine_threadsafe(conn.send(...), loop)"
+        )

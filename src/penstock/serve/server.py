@@ -1,0 +1,261 @@
+"""The server side: a drop-in for ``websockets.serve``."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Generator
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from penstock.batch.policy import BatchConfig
+from penstock.connection.connection import Connection
+from penstock.transport.base import (
+    CloseCode,
+    Response,
+    ServerOptions,
+    State,
+    Transport,
+    validate_subprotocols,
+)
+
+Handler = Callable[["ServerConnection"], Awaitable[None]]
+
+_logger = logging.getLogger("penstock.server")
+
+
+class ServerConnection(Connection):
+    """A connection at the server's end."""
+
+    def __init__(self, transport: Transport, batch: BatchConfig, *, optimize: bool, server: Server) -> None:
+        super().__init__(transport, batch, optimize=optimize)
+        self.server = server
+        self.username: str
+        """Set by ``websockets.basic_auth``."""
+
+    def respond(self, status: int, text: str) -> Response:
+        """A plain-text HTTP response, for ``process_request`` and ``process_response`` to refuse with."""
+        return self._transport.reject(status, text)
+
+
+class Server:
+    """What `serve` returns: ``await`` it, or ``async with`` it.
+
+    Leaving the block closes it: no new connections, open ones closed with 1001 after what they accepted is written, and
+    their handlers awaited.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        listen: Callable[[Server], Awaitable[Any]],
+        batch: BatchConfig,
+        *,
+        optimize: bool,
+        logger: Any,
+    ) -> None:
+        self.handler = handler
+        self.logger = logger
+        self._listen, self._batch, self._optimize = listen, batch, optimize
+        self._listener: Any = None
+        self._closing: asyncio.Task[None] | None = None
+        self._all: set[ServerConnection] = set()
+        self._handlers: set[asyncio.Task[None]] = set()
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def connections(self) -> set[ServerConnection]:
+        """Those that are open; give it to `penstock.broadcast`."""
+        return {connection for connection in self._all if connection.state is State.OPEN}
+
+    # What a transport asks and tells while it accepts
+
+    def connecting(self, transport: Transport) -> ServerConnection:
+        return ServerConnection(transport, self._batch, optimize=self._optimize, server=self)
+
+    def refusing(self) -> bool:
+        return self._closing is not None or not self.is_serving()
+
+    def opened(self, connection: ServerConnection) -> asyncio.Task[None]:
+        task = self.get_loop().create_task(self._handle(connection))
+        self._handlers.add(task)
+        task.add_done_callback(self._handlers.discard)
+        self._all.add(connection)
+        return task
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        try:
+            async with connection:
+                await self.handler(connection)
+        except Exception:
+            self.logger.exception("connection handler failed")
+        finally:
+            self._all.discard(connection)
+
+    # The life of the server
+
+    def close(self, close_connections: bool = True, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
+        """Stop accepting, close open connections with ``code``, and wait for their handlers, in the background.
+
+        Calling it again does nothing. `wait_closed` tells when it is done.
+        """
+        if self._closing is None:
+            self._closing = self.get_loop().create_task(self._close(close_connections, code, reason))
+
+    async def _close(self, close_connections: bool, code: int, reason: str) -> None:
+        self.logger.info("server closing")
+        self._listener.close()
+        if close_connections:
+            closing = [asyncio.create_task(connection.close(code, reason)) for connection in self.connections]
+            if closing:
+                await asyncio.wait(closing)
+        if self._handlers:
+            await asyncio.wait(self._handlers)
+        await self._listener.wait_closed()
+        self._closed.set_result(None)
+        self.logger.info("server closed")
+
+    async def wait_closed(self) -> None:
+        """Wait until all connections are closed and all handlers have returned. Cancelling is safe."""
+        await asyncio.shield(self._closed)
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop it runs on."""
+        return self._closed.get_loop()
+
+    def is_serving(self) -> bool:
+        """Whether it accepts connections."""
+        return self._listener is not None and bool(self._listener.is_serving())
+
+    async def start_serving(self) -> None:
+        """Accept connections, after ``serve(..., start_serving=False)``."""
+        await self._listener.start_serving()
+
+    async def serve_forever(self) -> None:
+        """Serve until `close` is called; cancelling closes the server and waits for it."""
+        if not self.is_serving():
+            await self.start_serving()
+        try:
+            await self.wait_closed()
+        except asyncio.CancelledError:
+            self.close()
+            await self.wait_closed()
+            raise
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """What it listens on."""
+        return tuple(self._listener.sockets)
+
+    async def _start(self) -> Self:
+        if self._listener is None:
+            self._listener = await self._listen(self)
+            for sock in self._listener.sockets:
+                self.logger.info("server listening on %s", sock.getsockname())
+        return self
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+        await self.wait_closed()
+
+
+def serve(
+    handler: Handler,
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    optimize: bool = True,
+    transport: Literal["picows", "websockets"] | None = None,
+    batch: BatchConfig | None = None,
+    **options: Any,
+) -> Server:
+    """Serve WebSocket connections on ``host`` and ``port``: a drop-in for ``websockets.serve``.
+
+    ::
+
+        async def handler(conn):
+            async for message in conn:
+                await conn.send(message)
+
+        async with serve(handler, "localhost", 8765) as server:
+            await server.serve_forever()
+
+    Args:
+        handler: a coroutine function that gets each connection; the connection is closed when it returns, with 1011
+            when it raises.
+        optimize: False gives plain behaviour: one write for each message.
+        transport: ``"picows"`` or ``"websockets"``; by default the first that can do what the options ask for.
+            ``"picows"`` decides about a handshake at once and before the socket is known: it takes plain functions as
+            hooks. It has no Unix sockets and no custom extensions.
+        batch: how outgoing messages gather.
+        options: all others of ``websockets.serve``, with its names, meanings and defaults, but for ``compression``,
+            which has to be asked for by name (``"deflate"``).
+
+    Raises:
+        ValueError: options that contradict each other, or that ``transport`` does not have.
+    """
+    known = {name: options.pop(name) for name in list(options) if name in ServerOptions.__dataclass_fields__}
+    if "network" in known:
+        raise TypeError("serve() takes arguments of create_server as they are, not in 'network'")
+    if "create_connection" in options:
+        raise TypeError("create_connection is not supported: wrap the connection in the handler instead")
+    if known.get("subprotocols") is not None:
+        validate_subprotocols(known["subprotocols"])
+    settings = ServerOptions(**known, network=options)
+    chosen = _choose(transport, settings)
+
+    async def listen(server: Server) -> Any:
+        if chosen == "picows":
+            from penstock.transport.picows.server import listen as picows  # noqa: PLC0415 - loaded when it is used
+
+            return await picows(server, host, port, settings)
+        from penstock.transport.websockets import listen as websockets  # noqa: PLC0415 - loaded when it is used
+
+        return await websockets(server, host, port, settings)
+
+    return Server(
+        handler,
+        listen,
+        BatchConfig() if batch is None else batch,
+        optimize=optimize,
+        logger=settings.logger or _logger,
+    )
+
+
+def unix_serve(handler: Handler, path: str | os.PathLike[str] | None = None, **options: Any) -> Server:
+    """Serve WebSocket connections on a Unix socket; options are those of `serve`."""
+    return serve(handler, unix=True, path=path, **options)
+
+
+def _choose(wanted: str | None, options: ServerOptions) -> str:
+    if wanted not in (None, "picows", "websockets"):
+        raise ValueError(f"transport={wanted!r}: must be 'picows' or 'websockets'")
+    hooks = [hook for hook in (options.process_request, options.process_response) if hook is not None]
+    reason = None
+    if options.extensions is not None:
+        reason = "custom extensions"
+    elif options.network.get("unix"):
+        reason = "Unix sockets"
+    elif any(map(_is_coroutine_function, hooks)):
+        reason = "handshake hooks that are coroutine functions"
+    if wanted == "picows" and reason is not None:
+        raise ValueError(f"transport='picows' has no {reason}; use transport='websockets'")
+    return wanted or ("websockets" if reason or hooks else "picows")
+
+
+def _is_coroutine_function(hook: Any) -> bool:
+    return inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(getattr(hook, "__call__", None))  # noqa: B004

@@ -1,0 +1,481 @@
+"""One end of a connection whose frames arrive one by one: messages, pings, the closing handshake.
+
+The rules of RFC 6455 are those of the Sans-I/O protocol of ``websockets``, which sees every frame but the whole,
+uncompressed data messages. Those, nearly all there are, go straight to the inbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from websockets.exceptions import PayloadTooBig, ProtocolError, TooManyFragments
+from websockets.frames import DATA_OPCODES, PONG, Frame, Opcode
+from websockets.protocol import Protocol, Side
+from websockets.server import ServerProtocol
+from websockets.typing import BytesLike
+
+from penstock.transport.base import (
+    CloseCode,
+    ConcurrencyError,
+    ConnectionClosed,
+    Data,
+    Encode,
+    Options,
+    Owner,
+    Request,
+    Response,
+    State,
+    Subprotocol,
+    encoder_of,
+    frames_of,
+)
+from penstock.transport.inbox import BadText, Inbox, Item, Part
+from penstock.transport.keepalive import Keepalive
+from penstock.transport.text import TextDecoder
+
+MAX_FRAGMENTS = 4096
+
+
+class Unowned:
+    """Stands in until somebody writes through the transport."""
+
+    def writable(self) -> None: ...
+    def closing(self) -> None: ...
+    def closed(self) -> None: ...
+
+
+class Endpoint:
+    """A `penstock.transport.base.Transport` but for how frames come in.
+
+    Args:
+        protocol: with its opening handshake done, or about to be.
+    """
+
+    def __init__(self, protocol: Protocol, options: Options) -> None:
+        self.protocol = protocol
+        self.loop = asyncio.get_running_loop()
+        self.id = protocol.id
+        self.logger = protocol.logger
+        self.request: Request | None = None
+        self.response: Response | None = None
+        self.latency = 0.0
+        self.blocked = False
+        self.encode: Encode | None = None
+        self.owner: Owner = Unowned()
+        self.close_timeout = options.close_timeout
+        self.frames = frames_of(client=protocol.side is Side.CLIENT, loop=self.loop)
+        self.inbox = Inbox(self.loop, *options.queue_limits)
+        self.straight = False
+        """Whole data messages may go straight to the inbox: none is arriving in parts, and CLOSE has not come."""
+        self.transport: asyncio.Transport
+        self.write: Callable[[bytes], None]
+        self._options = options
+        self._cause: BaseException | None = None
+        self._pings: dict[bytes, tuple[asyncio.Future[float], float]] = {}
+        self._lost: asyncio.Future[None] = self.loop.create_future()
+        self._drain_waiters: list[asyncio.Future[None]] = []
+        self._keepalive: Keepalive | None = None
+        self._overdue: asyncio.TimerHandle | None = None
+        self._owed_pong: bytes | None = None
+        self.discarding = False
+
+    def opened(self, transport: asyncio.Transport) -> None:
+        """The opening handshake is done; ``transport`` carries frames from now on."""
+        self.transport = transport
+        self.write = transport.write
+        transport.set_write_buffer_limits(*self._options.write_limits)
+        self.inbox.connect(transport.pause_reading, transport.resume_reading)
+        if self._options.asked_for_extensions:
+            self.encode = encoder_of(self.protocol.extensions)
+        self.straight = True
+        if self._options.ping_interval is not None:
+            self._keepalive = Keepalive(
+                self.loop,
+                self._options.ping_interval,
+                self._options.ping_timeout,
+                ping=lambda: self._send_ping(None),
+                deaf_since=self.inbox.deaf_since,
+                dead=lambda: self.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout"),
+            )
+
+    # What the connection is
+
+    @property
+    def state(self) -> State:
+        return self.protocol.state
+
+    @property
+    def subprotocol(self) -> Subprotocol | None:
+        return self.protocol.subprotocol
+
+    @property
+    def close_code(self) -> int | None:
+        return self.protocol.close_code
+
+    @property
+    def close_reason(self) -> str | None:
+        return self.protocol.close_reason
+
+    @property
+    def close_exc(self) -> ConnectionClosed:
+        exc = self.protocol.close_exc
+        if self._cause is not None:
+            exc.__cause__ = self._cause
+        return exc
+
+    @property
+    def local_address(self) -> Any:
+        return self.transport.get_extra_info("sockname")
+
+    @property
+    def remote_address(self) -> Any:
+        return self.transport.get_extra_info("peername")
+
+    # Frames in
+
+    def receive(self, frame: Frame) -> None:
+        """Take any frame that does not go straight to the inbox."""
+        if self.discarding:
+            return
+        protocol = self.protocol
+        if frame.opcode is Opcode.PING and self.blocked:
+            self._owed_pong = bytes(frame.data)  # the latest is answer enough (RFC 6455 section 5.5.3)
+            return
+        if frame.opcode is Opcode.CLOSE and protocol.state is State.OPEN:
+            self.owner.closing()
+        try:
+            for extension in reversed(protocol.extensions):
+                frame = extension.decode(frame, max_size=self.room())
+            frame.check()
+            self._check_size(frame)
+            protocol.recv_frame(frame)
+        except (ProtocolError, PayloadTooBig, UnicodeDecodeError) as exc:
+            self.refuse(exc)
+        else:
+            self._received(frame)
+            self._write_answers()
+
+    def refuse(self, exc: ProtocolError | PayloadTooBig | UnicodeDecodeError) -> None:
+        """The peer broke the rules: close for that reason."""
+        self.owner.closing()
+        self._discard()
+        match exc:
+            case ProtocolError():
+                self.protocol.fail(CloseCode.PROTOCOL_ERROR, str(exc))
+            case UnicodeDecodeError():
+                self.protocol.fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")
+            case PayloadTooBig():
+                exc.set_current_size(self.protocol.current_size)
+                self.protocol.fail(CloseCode.MESSAGE_TOO_BIG, str(exc))
+        self.protocol.parser_exc = exc
+        self._write_answers()
+
+    def room(self) -> int | None:
+        """Bytes that the next frame may have: of its message's limit, and of a fragment's."""
+        message, fragment = self._options.size_limits
+        limits = [] if fragment is None else [fragment]
+        if message is not None:
+            limits.append(message - (self.protocol.current_size or 0))
+        return min(limits, default=None)
+
+    def _check_size(self, frame: Frame) -> None:
+        room = self.room()
+        if room is not None and len(frame.data) > room and frame.opcode in DATA_OPCODES:
+            raise PayloadTooBig(len(frame.data), room)
+
+    def _discard(self) -> None:
+        """Look at nothing that still comes (RFC 6455 sections 1.4 and 7.1.7), but read on, to see the end."""
+        self.discarding = True
+        self.straight = False
+        self.inbox.close()
+
+    def _received(self, frame: Frame) -> None:
+        if frame.opcode in DATA_OPCODES:
+            self.inbox.put(_item(frame))
+        elif frame.opcode is PONG:
+            self._acknowledge(bytes(frame.data))
+        elif frame.opcode is Opcode.CLOSE:
+            self._discard()
+        self.straight = self.protocol.current_size is None and not self.discarding
+
+    def _write_answers(self) -> None:
+        """Write what the protocol has to say; half-close where it asks for it; mind the deadline for closing."""
+        for data in self.protocol.data_to_send():
+            if data:
+                self.transport.write(data)
+            elif self.transport.can_write_eof():
+                try:
+                    self.transport.write_eof()
+                except (OSError, RuntimeError):  # the peer was faster
+                    self.transport.close()
+            else:
+                self.transport.close()
+        if self.protocol.close_expected() and self._overdue is None and self.close_timeout is not None:
+            self._overdue = self.loop.call_later(self.close_timeout, self._closing_overdue)
+
+    def _closing_overdue(self) -> None:
+        self.abort(TimeoutError("timed out while closing connection"))
+
+    # Frames out
+
+    def pause_writing(self) -> None:
+        self.blocked = True
+
+    def resume_writing(self) -> None:
+        self.blocked = False
+        if self._owed_pong is not None:
+            self.protocol.send_pong(self._owed_pong)
+            self._owed_pong = None
+            self._write_answers()
+        if self._drain_waiters:
+            waiters, self._drain_waiters = self._drain_waiters, []
+            self.transport.set_write_buffer_limits(*self._options.write_limits)
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+        self.owner.writable()
+
+    async def drained(self) -> None:
+        if self.transport.get_write_buffer_size() == 0 or self._lost.done():
+            return
+        waiter = self.loop.create_future()
+        self._drain_waiters.append(waiter)
+        self.transport.set_write_buffer_limits(0, 0)
+        await waiter
+
+    # The interface of websockets
+
+    async def recv(self, decode: bool | None = None) -> Data:
+        inbox = self.inbox
+        if inbox.busy:
+            raise ConcurrencyError("cannot call recv while another coroutine is already running recv or recv_streaming")
+        if not inbox.items:
+            try:
+                await inbox.wait()
+            except EOFError:
+                await self._raise_closed()
+        item = inbox.items.popleft()
+        if inbox.paused:
+            inbox.relax()
+        if decode is None and (item.__class__ is str or item.__class__ is bytes):
+            return item  # type: ignore[return-value]
+        return await self._convert(item, decode)
+
+    async def recv_many(self, max: int | None = None) -> list[Data]:  # noqa: A002
+        if max is not None and max < 1:
+            raise ValueError(f"max={max!r}: must be at least 1, or None for all that is here")
+        messages = [await self.recv()]
+        items = self.inbox.items
+        while items and len(messages) != max:
+            if isinstance(items[0], tuple):  # in parts, or not UTF-8: the next call's business
+                break
+            messages.append(items.popleft())  # type: ignore[arg-type]
+        self.inbox.relax()
+        return messages
+
+    async def _convert(self, item: Item, decode: bool | None) -> Data:
+        match item:
+            case str():
+                return item.encode() if decode is False else item
+            case Part():
+                text, data = item.text, await self._gather(item)
+            case BadText(data):
+                text = True
+            case _:
+                text, data = False, item
+        if not (text if decode is None else decode):
+            return data
+        try:
+            return data.decode()
+        except UnicodeDecodeError as exc:
+            return await self._fail_on(exc)
+
+    async def _gather(self, part: Part) -> bytes:
+        parts, inbox = [part], self.inbox
+        while not parts[-1].fin:
+            if len(parts) > MAX_FRAGMENTS:
+                self.fail(CloseCode.MESSAGE_TOO_BIG, "too many fragments", TooManyFragments(MAX_FRAGMENTS))
+                await self._raise_closed()
+            try:
+                await inbox.wait()
+            except asyncio.CancelledError:
+                inbox.items.extendleft(reversed(parts))
+                raise
+            except EOFError:
+                await self._raise_closed()
+            follower = inbox.items.popleft()
+            assert isinstance(follower, Part)
+            parts.append(follower)
+            inbox.relax()
+        return b"".join(part.data for part in parts)
+
+    async def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]:
+        inbox = self.inbox
+        if inbox.busy:
+            raise ConcurrencyError(
+                "cannot call recv_streaming while another coroutine is already running recv or recv_streaming"
+            )
+        decoder: TextDecoder | None = None
+        while True:
+            try:
+                await inbox.wait()
+            except EOFError:
+                await self._raise_closed()
+            part = _as_part(inbox.items.popleft())
+            inbox.relax()
+            if decoder is None:
+                decoder = TextDecoder(text=part.text if decode is None else decode)
+            # Busy until the message is used up: whoever stops half-way has made the connection unusable.
+            inbox.busy = not part.fin
+            try:
+                piece = decoder.decode(part.data, part.fin)
+            except UnicodeDecodeError as exc:
+                await self._fail_on(exc)
+            yield piece
+            if part.fin:
+                return
+
+    async def ping(self, data: Any = None) -> Awaitable[float]:
+        payload = None if data is None else _payload(data)
+        await self._usable()
+        if payload in self._pings:
+            raise ConcurrencyError("already waiting for a pong with the same data")
+        return self._send_ping(payload)
+
+    async def pong(self, data: Any = b"") -> None:
+        payload = _payload(data)
+        await self._usable()
+        self.protocol.send_pong(payload)
+        self._write_answers()
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        if self.state is State.OPEN:
+            self.protocol.send_close(code, reason)
+            self.inbox.close()
+            self._write_answers()
+        await self.wait_closed()
+
+    def abort(self, cause: BaseException | None = None) -> None:
+        self._set_cause(cause)
+        self.transport.abort()
+
+    async def wait_closed(self) -> None:
+        await asyncio.shield(self._lost)
+
+    def reject(self, status: int, text: str) -> Response:
+        assert isinstance(self.protocol, ServerProtocol)
+        return self.protocol.reject(status, text)
+
+    # Pings
+
+    def _send_ping(self, payload: bytes | None) -> asyncio.Future[float]:
+        while payload is None or payload in self._pings:
+            payload = secrets.token_bytes(4)
+        pong: asyncio.Future[float] = self.loop.create_future()
+        self._pings[payload] = (pong, self.loop.time())
+        self.protocol.send_ping(payload)
+        self._write_answers()
+        return pong
+
+    def _acknowledge(self, payload: bytes) -> None:
+        """A pong answers its ping and all that were sent before (RFC 6455 section 5.5.3)."""
+        if payload not in self._pings:
+            return
+        now = self.loop.time()
+        while True:
+            first = next(iter(self._pings))
+            pong, sent_at = self._pings.pop(first)
+            if not pong.done():
+                pong.set_result(now - sent_at)
+            if first == payload:
+                self.latency = now - sent_at
+                return
+
+    # The end
+
+    async def _usable(self) -> None:
+        if self.state is not State.OPEN:
+            await self._raise_closed()
+
+    async def _raise_closed(self) -> Any:
+        await self.wait_closed()
+        raise self.close_exc
+
+    async def _fail_on(self, exc: UnicodeDecodeError) -> Any:
+        self.fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}", exc)
+        await self._raise_closed()
+
+    def fail(self, code: int, reason: str, cause: BaseException | None = None) -> None:
+        self._set_cause(cause)
+        if self.state is State.OPEN:
+            self.owner.closing()
+        if self.state is not State.CLOSED:
+            self._discard()
+            self.protocol.fail(code, reason)
+            self._write_answers()
+
+    def _set_cause(self, cause: BaseException | None) -> None:
+        if self._cause is None:
+            self._cause = cause
+
+    def lost(self, cause: BaseException | None = None) -> None:
+        """The asyncio transport is gone: everybody who waits for something is told."""
+        self.protocol.receive_eof()
+        self._set_cause(cause)
+        self.straight = False
+        self.blocked = False
+        if self._keepalive is not None:
+            self._keepalive.stop()
+            self._keepalive = None
+        if self._overdue is not None:
+            self._overdue.cancel()
+        self.inbox.end()
+        for pong, _ in self._pings.values():
+            if not pong.done():
+                pong.set_exception(self.close_exc)
+                pong.exception()  # looked at: nobody has to await it
+        self._pings.clear()
+        for waiter in self._drain_waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._drain_waiters.clear()
+        self._lost.set_result(None)
+        self.owner.closed()
+
+
+def _item(frame: Frame) -> Item:
+    data = bytes(frame.data)
+    if not frame.fin or frame.opcode is Opcode.CONT:
+        return Part(frame.opcode is Opcode.TEXT, data, frame.fin)
+    return data if frame.opcode is Opcode.BINARY else text_item(data)
+
+
+def text_item(data: bytes) -> Item:
+    """A whole text message as it waits in the inbox: decoded, unless it cannot be."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return BadText(data)
+
+
+def _as_part(item: Item) -> Part:
+    match item:
+        case str():
+            return Part(text=True, data=item.encode(), fin=True)
+        case bytes():
+            return Part(text=False, data=item, fin=True)
+        case BadText(data):
+            return Part(text=True, data=data, fin=True)
+        case _:
+            return item
+
+
+def _payload(data: Any) -> bytes:
+    if isinstance(data, str):
+        return data.encode()
+    if isinstance(data, BytesLike):
+        return bytes(data)
+    raise TypeError("data must be str or bytes-like")

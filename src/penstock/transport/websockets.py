@@ -1,0 +1,309 @@
+"""The asyncio connection of ``websockets`` as a transport: it reads, we write many frames at once."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from typing import Any
+
+from websockets.asyncio import client, server
+from websockets.asyncio.connection import Connection
+from websockets.protocol import Side
+
+from penstock.errors import CertificateRefused
+from penstock.transport.base import (
+    ClientOptions,
+    ConnectionClosed,
+    Data,
+    Encode,
+    Incoming,
+    LoggerLike,
+    Options,
+    Owner,
+    Request,
+    Response,
+    ServerOptions,
+    State,
+    Subprotocol,
+    encoder_of,
+    frames_of,
+)
+from penstock.transport.endpoint import Unowned
+from penstock.transport.keepalive import Keepalive
+
+
+class WebsocketsTransport:
+    """An open connection of ``websockets``; see `penstock.transport.base.Transport`.
+
+    Args:
+        ws: may go on being used directly: it and penstock write whole frames.
+        compress: apply the negotiated extensions to what is sent; else frames go uncompressed, which is always allowed.
+    """
+
+    def __init__(self, ws: Connection, *, compress: bool) -> None:
+        self.ws = ws
+        self.loop = ws.loop
+        self.id = ws.id
+        self.logger: LoggerLike = ws.logger
+        self.close_timeout = ws.close_timeout
+        self.frames = frames_of(client=ws.protocol.side is Side.CLIENT, loop=ws.loop)
+        self.encode: Encode | None = encoder_of(ws.protocol.extensions) if compress else None
+        self.owner: Owner = Unowned()
+        self._compress = compress
+        self._keepalive: Keepalive | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._waiting = False
+
+    def opened(self, ping_interval: float | None, ping_timeout: float | None) -> None:
+        """The opening handshake is done."""
+        self.ws.connection_lost_waiter.add_done_callback(self._lost)
+        if self._compress:
+            self.encode = encoder_of(self.ws.protocol.extensions)
+        if ping_interval is not None:
+            self._keepalive = Keepalive(
+                self.loop,
+                ping_interval,
+                ping_timeout,
+                ping=lambda: self._start(self._ping()),
+                deaf_since=lambda _: self.ws.recv_messages.paused,
+                dead=lambda: self.fail(1011, "keepalive ping timeout"),
+            )
+
+    def _start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # ConnectionClosed: whoever uses the connection is told
+
+    async def _ping(self) -> float:
+        return await (await self.ws.ping())
+
+    def _lost(self, _: object) -> None:
+        if self._keepalive is not None:
+            self._keepalive.stop()
+        for task in self._tasks:
+            task.cancel()
+        self.owner.closed()
+
+    @property
+    def blocked(self) -> bool:
+        if self.ws.paused and not self._waiting:
+            self._waiting = True
+            self._start(self._wait_writable())
+        return self.ws.paused
+
+    async def _wait_writable(self) -> None:
+        try:
+            await self.ws.drain()
+        finally:
+            self._waiting = False
+        self.owner.writable()
+
+    def write(self, data: bytes) -> None:
+        self.ws.transport.write(data)
+
+    async def drained(self) -> None:
+        transport = self.ws.transport
+        if transport.get_write_buffer_size() == 0:
+            return
+        transport.set_write_buffer_limits(0, 0)
+        try:
+            await self.ws.drain()
+        finally:
+            transport.set_write_buffer_limits(self.ws.write_limit_high, self.ws.write_limit_low)
+
+    @property
+    def state(self) -> State:
+        return self.ws.protocol.state
+
+    @property
+    def request(self) -> Request | None:
+        return self.ws.request
+
+    @property
+    def response(self) -> Response | None:
+        return self.ws.response
+
+    @property
+    def subprotocol(self) -> Subprotocol | None:
+        return self.ws.subprotocol
+
+    @property
+    def latency(self) -> float:
+        return self.ws.latency
+
+    @property
+    def local_address(self) -> Any:
+        return self.ws.local_address
+
+    @property
+    def remote_address(self) -> Any:
+        return self.ws.remote_address
+
+    @property
+    def close_code(self) -> int | None:
+        return self.ws.close_code
+
+    @property
+    def close_reason(self) -> str | None:
+        return self.ws.close_reason
+
+    @property
+    def close_exc(self) -> ConnectionClosed:
+        return self.ws.close_exc
+
+    @property
+    def transport(self) -> Any:
+        return self.ws.transport
+
+    def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, Data]:
+        return self.ws.recv(decode)
+
+    async def recv_many(self, max: int | None = None) -> list[Data]:  # noqa: A002
+        if max is not None and max < 1:
+            raise ValueError(f"max={max!r}: must be at least 1, or None for all that is here")
+        messages = [await self.ws.recv()]
+        frames = self.ws.recv_messages.frames.queue
+        while frames and frames[0].fin and len(messages) != max:
+            messages.append(await self.ws.recv())  # does not wait: the message is whole
+        return messages
+
+    def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]:
+        return self.ws.recv_streaming(decode)
+
+    def ping(self, data: Any = None) -> Coroutine[Any, Any, Awaitable[float]]:
+        return self.ws.ping(data)
+
+    def pong(self, data: Any = b"") -> Coroutine[Any, Any, None]:
+        return self.ws.pong(data)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        self._read_on()
+        await self.ws.close(code, reason)
+
+    def fail(self, code: int, reason: str) -> None:
+        self._read_on()
+        if self.ws.state is State.OPEN:
+            self.ws.protocol.fail(code, reason)
+            self.ws.send_data()
+            self._start(self.ws.close())  # minds the deadline
+
+    def _read_on(self) -> None:
+        """Do not let unread messages keep the peer's CLOSE from being seen."""
+        assembler = self.ws.recv_messages
+        assembler.high = assembler.low = None
+        if assembler.paused:
+            assembler.paused = False
+            assembler.resume()
+
+    def abort(self, cause: BaseException | None = None) -> None:
+        self.ws.set_connection_exc(cause)
+        self.ws.transport.abort()
+
+    async def wait_closed(self) -> None:
+        await self.ws.wait_closed()
+
+    def reject(self, status: int, text: str) -> Response:
+        assert isinstance(self.ws, server.ServerConnection)
+        return self.ws.respond(status, text)
+
+
+def adopt(ws: Connection) -> WebsocketsTransport:
+    """Take over a connection that is open, its keepalive included.
+
+    Raises:
+        TypeError: it is not an asyncio connection of ``websockets``.
+    """
+    if not isinstance(ws, Connection):
+        raise TypeError(
+            f"accelerate() takes an open connection of websockets.asyncio, not {type(ws).__module__}."
+            f"{type(ws).__qualname__}; open others with penstock.connect(url)"
+        )
+    transport = WebsocketsTransport(ws, compress=False)
+    interval = None
+    if ws.keepalive_task is not None:
+        ws.keepalive_task.cancel()
+        ws.keepalive_task = None
+        interval = ws.ping_interval
+    transport.opened(interval, ws.ping_timeout)
+    return transport
+
+
+def _shared_arguments(options: Options) -> dict[str, Any]:
+    return {
+        "compression": options.compression,
+        "extensions": options.extensions,
+        "subprotocols": options.subprotocols,
+        "open_timeout": options.open_timeout,
+        "ping_interval": None,
+        "ping_timeout": options.ping_timeout,
+        "close_timeout": options.close_timeout,
+        "max_size": options.max_size,
+        "max_queue": options.max_queue,
+        "write_limit": options.write_limit,
+        "logger": options.logger,
+        **options.network,
+    }
+
+
+async def connect(url: str, options: ClientOptions) -> WebsocketsTransport:
+    """Open one connection; redirects are followed.
+
+    Raises:
+        InvalidHandshake: the peer did not accept, or does not speak WebSocket.
+        CertificateRefused: its TLS certificate is not trusted.
+        OSError: it could not be reached.
+    """
+    try:
+        ws = await client.connect(
+            url,
+            origin=options.origin,
+            additional_headers=options.additional_headers,
+            user_agent_header=options.user_agent_header,
+            proxy=options.proxy,
+            **_shared_arguments(options),
+        )
+    except ssl.SSLCertVerificationError as exc:
+        raise CertificateRefused(url, exc.verify_message) from exc
+    transport = WebsocketsTransport(ws, compress=options.asked_for_extensions)
+    transport.opened(options.ping_interval, options.ping_timeout)
+    return transport
+
+
+async def listen(incoming: Incoming, host: Any, port: int | None, options: ServerOptions) -> server.Server:
+    """Accept connections on ``host`` and ``port``."""
+
+    class Accepted(server.ServerConnection):
+        """Knows the penstock connection that it carries, from before the handshake."""
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            self.carried = WebsocketsTransport(self, compress=options.asked_for_extensions)
+            self.connection = incoming.connecting(self.carried)
+
+    def for_penstock(hook: Any) -> Any:
+        return None if hook is None else lambda ws, *arguments: hook(ws.connection, *arguments)
+
+    async def handle(ws: server.ServerConnection) -> None:
+        assert isinstance(ws, Accepted)
+        ws.carried.opened(options.ping_interval, options.ping_timeout)
+        await incoming.opened(ws.connection)
+
+    return await server.serve(
+        handle,
+        host,
+        port,
+        origins=options.origins,
+        select_subprotocol=for_penstock(options.select_subprotocol),
+        process_request=for_penstock(options.process_request),
+        process_response=for_penstock(options.process_response),
+        server_header=options.server_header,
+        create_connection=Accepted,
+        **_shared_arguments(options),
+    )
