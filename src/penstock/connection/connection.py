@@ -52,7 +52,8 @@ class Connection:
 
         It is written at once if it is the first of this loop iteration, else with others at the iteration's end.
         ``str`` is sent as text, bytes-like objects as binary, unless ``text`` says otherwise; ``bytearray`` and
-        ``memoryview`` are copied. An iterable or asynchronous iterable of either is sent as the fragments of one message.
+        ``memoryview`` are copied. An iterable or asynchronous iterable of either is sent as the fragments of one
+        message.
 
         Waits while more is gathered than the socket takes (`BatchConfig.max_pending_bytes`), without limit of its own:
         bound it with ``asyncio.timeout``. Cancelling is safe: a message whose ``send`` was cancelled was not sent; only

@@ -261,7 +261,7 @@ class Endpoint:
         if inbox.paused:
             inbox.relax()
         if decode is None and (item.__class__ is str or item.__class__ is bytes):
-            return item  # type: ignore[return-value]
+            return item
         return await self._convert(item, decode)
 
     async def recv_many(self, max: int | None = None) -> list[Data]:  # noqa: A002
@@ -291,7 +291,8 @@ class Endpoint:
         try:
             return data.decode()
         except UnicodeDecodeError as exc:
-            return await self._fail_on(exc)
+            await self._fail_on(exc)
+            raise AssertionError from exc
 
     async def _gather(self, part: Part) -> bytes:
         parts, inbox = [part], self.inbox

@@ -56,9 +56,8 @@ class Inbox:
         """Add what arrived."""
         items = self.items
         items.append(item)
-        if self._waiter is not None:
-            if not self._waiter.done():
-                self._waiter.set_result(None)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
         if len(items) > self.high:
             self._overflow()
 

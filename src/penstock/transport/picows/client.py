@@ -37,8 +37,8 @@ NETWORK = frozenset(
         "sock",
         "ssl",
         "ssl_handshake_timeout",
+        "ssl_shutdown_timeout",
     )
-    + ("ssl_shutdown_timeout",)
 )
 """The arguments of ``create_connection`` that this adapter understands."""
 

@@ -44,7 +44,7 @@ class Listener(WSListener):
         if self._opened is not None:
             self._opened()
 
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:  # noqa: ARG002
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
         whole = (
             (kind is _TEXT or kind is _BINARY)

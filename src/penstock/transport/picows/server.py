@@ -102,13 +102,13 @@ class _Handshake:
                 )
         except Exception as exc:
             self._protocol.handshake_exc = exc
-            self._protocol.logger.error("%s failed", getattr(hook, "__name__", hook), exc_info=True)
+            self._protocol.logger.exception("%s failed", getattr(hook, "__name__", hook))
             return self._protocol.reject(http.HTTPStatus.INTERNAL_SERVER_ERROR, _FAILED)
         return response
 
 
 def _as_picows(response: Response) -> picows.WSUpgradeResponse:
-    answer = picows.WSUpgradeResponse.create_101_response()
+    answer: picows.WSUpgradeResponse = picows.WSUpgradeResponse.create_101_response()
     answer.status = http.HTTPStatus(response.status_code)
     answer.headers.clear()
     for name, value in Headers(response.headers).raw_items():
