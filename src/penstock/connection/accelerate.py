@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from penstock.batch.policy import BatchConfig
 from penstock.connection.connection import Connection
-from penstock.transport.websockets import adopt
-
-if TYPE_CHECKING:
-    from websockets.asyncio.connection import Connection as WebsocketsConnection
+from penstock.transport.websockets import WebsocketsConnection, adopt
 
 
 def accelerate(ws: WebsocketsConnection | Connection, *, batch: BatchConfig | None = None) -> Connection:
@@ -24,5 +19,4 @@ def accelerate(ws: WebsocketsConnection | Connection, *, batch: BatchConfig | No
     """
     if isinstance(ws, Connection):
         return ws
-    checked: Any = ws
-    return Connection(adopt(checked), BatchConfig() if batch is None else batch, optimize=True)
+    return Connection(adopt(ws), BatchConfig() if batch is None else batch, optimize=True)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Coroutine
 from typing import Any
 
 from websockets.asyncio import client, server
-from websockets.asyncio.connection import Connection
+from websockets.asyncio.connection import Connection as WebsocketsConnection
 from websockets.protocol import Side
 
 from penstock.errors import CertificateRefused
@@ -32,6 +32,8 @@ from penstock.transport.base import (
 from penstock.transport.endpoint import Unowned
 from penstock.transport.keepalive import Keepalive
 
+__all__ = ["WebsocketsConnection", "WebsocketsTransport", "adopt", "connect", "listen"]
+
 
 class WebsocketsTransport:
     """An open connection of ``websockets``; see `penstock.transport.base.Transport`.
@@ -41,7 +43,7 @@ class WebsocketsTransport:
         compress: apply the negotiated extensions to what is sent; else frames go uncompressed, which is always allowed.
     """
 
-    def __init__(self, ws: Connection, *, compress: bool) -> None:
+    def __init__(self, ws: WebsocketsConnection, *, compress: bool) -> None:
         self.ws = ws
         self.loop = ws.loop
         self.id = ws.id
@@ -214,13 +216,13 @@ class WebsocketsTransport:
         return self.ws.respond(status, text)
 
 
-def adopt(ws: Connection) -> WebsocketsTransport:
+def adopt(ws: WebsocketsConnection) -> WebsocketsTransport:
     """Take over a connection that is open, its keepalive included.
 
     Raises:
         TypeError: it is not an asyncio connection of ``websockets``.
     """
-    if not isinstance(ws, Connection):
+    if not isinstance(ws, WebsocketsConnection):
         raise TypeError(
             f"accelerate() takes an open connection of websockets.asyncio, not {type(ws).__module__}."
             f"{type(ws).__qualname__}; open others with penstock.connect(url)"
