@@ -58,8 +58,10 @@ def __getattr__(name: str) -> Any:
         home = _HOMES[name]
     except KeyError:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    value = globals()[name] = getattr(import_module(home), name)
-    return value
+    module = import_module(home)
+    # All names of that home at once: loading it has made `serve` the name of a subpackage.
+    globals().update({known: getattr(module, known) for known in _HOMES if _HOMES[known] == home})
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

@@ -33,7 +33,7 @@ class BatchConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}={value!r}: must be a whole number of at least 1")
-        if not self.batch_timeout >= 0:
+        if not isinstance(self.batch_timeout, int | float) or not self.batch_timeout >= 0:
             raise ValueError(f"batch_timeout={self.batch_timeout!r}: must be at least 0 seconds")
 
     @property

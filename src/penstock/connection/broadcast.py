@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from penstock.connection.connection import Connection
 from penstock.connection.messages import DataLike, encode
-from penstock.transport.base import ConcurrencyError, State
+from penstock.transport.base import ConcurrencyError
 from penstock.wire.frames import ServerFrames
 
 logger = logging.getLogger("penstock.connection")
@@ -22,7 +22,8 @@ def broadcast(
 ) -> None:
     """Send ``message`` to every connection that is open, behind what each has accepted before.
 
-    Never waits: to a peer that does not read, messages pile up in the write buffer until its keepalive gives it up.
+    As with ``send``, the first message of a loop iteration is written at once, the rest at its end, many to a write.
+    Never waits: for a peer that does not read, messages gather without bound until its keepalive gives it up.
     Connections that are not open are passed over. One that is sending a message in fragments, or whose write fails, is
     skipped with a warning in the log, or with ``raise_exceptions`` reported in an `ExceptionGroup` at the end.
 
@@ -36,15 +37,14 @@ def broadcast(
     errors: list[Exception] = []
     for connection in connections:
         outbox = connection.outbox
-        transport = outbox.transport
-        if transport.state is not State.OPEN:
+        if outbox.ended:
             continue
         error: Exception
         if outbox.fragmenting:
             error = ConcurrencyError("sending a fragmented message")
         else:
             try:
-                outbox.write_at_once(frame, first, payload)
+                outbox.take_unasked(frame, first, payload)
                 continue
             except Exception as cause:  # noqa: BLE001 - one connection's trouble must not keep the message from others
                 error = RuntimeError("failed to write message")

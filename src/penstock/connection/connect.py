@@ -26,6 +26,7 @@ from penstock.transport.base import (
     is_transient,
     parse_uri,
     validate_subprotocols,
+    without_credentials,
 )
 
 MAX_REDIRECTS = 10
@@ -149,11 +150,13 @@ class connect:  # noqa: N801 - a name of the websockets library
 
     async def _open(self) -> Connection:
         try:
-            async with asyncio.timeout(self._options.open_timeout):
+            async with asyncio.timeout(self._options.open_timeout) as deadline:
                 transport = await self._follow()
         except TimeoutError as exc:
+            if not deadline.expired():
+                raise  # the operating system's own, which says more
             raise TimeoutError(
-                f"timed out during opening handshake with {_printable(self._parsed)} after "
+                f"timed out during opening handshake with {without_credentials(self._parsed)} after "
                 f"open_timeout={self._options.open_timeout} s"
             ) from exc
         return Connection(transport, self._batch, optimize=self._optimize)
@@ -176,7 +179,7 @@ class connect:  # noqa: N801 - a name of the websockets library
 
             if options.extensions is None and options.network.keys() <= picows.NETWORK:
                 try:
-                    return await picows.connect(parse_uri(uri), uri, options)
+                    return await picows.connect(parse_uri(uri), options)
                 except picows.HandshakeTooStrict:
                     _logger.debug("picows refuses the handshake of %s; trying websockets", uri)
         from penstock.transport import websockets  # noqa: PLC0415 - loaded when it is used
@@ -230,7 +233,3 @@ def _redirected(uri: str, location: str, options: ClientOptions, exc: InvalidSta
         return target, options
     kept = [pair for pair in Headers(options.additional_headers).raw_items() if pair[0].lower() not in _CREDENTIALS]
     return target, replace(options, additional_headers=kept)
-
-
-def _printable(uri: WebSocketURI) -> str:
-    return f"{'wss' if uri.secure else 'ws'}://{uri.host}:{uri.port}{uri.resource_name}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable
 from itertools import islice
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 from uuid import UUID
@@ -12,13 +13,14 @@ from uuid import UUID
 from penstock.batch.policy import MESSAGE_COST, BatchConfig
 from penstock.connection.fragments import send_fragments
 from penstock.connection.messages import DataLike, Fragments, encode, is_whole
-from penstock.connection.outbox import CHUNK, Outbox
+from penstock.connection.outbox import CHUNK, LONE, Outbox
 from penstock.transport.base import (
     Close,
     CloseCode,
     ConnectionClosedOK,
     Data,
     LoggerLike,
+    ProtocolError,
     Request,
     Response,
     State,
@@ -26,6 +28,9 @@ from penstock.transport.base import (
     Transport,
 )
 from penstock.wire.frames import BINARY, FIN, TEXT
+
+MAX_CONTROL = 125
+"""Bytes in a control frame (RFC 6455 section 5.5)."""
 
 _TEXT, _BINARY = FIN | TEXT, FIN | BINARY
 
@@ -66,8 +71,8 @@ class Connection:
             WrongLoop: called from another event loop or thread.
         """
         outbox = self.outbox
-        if outbox.quick and text is None:
-            # Nearly every message of a busy connection ends here: what is spared here is spared a million times.
+        if text is None and get_ident() == outbox.thread:
+            # Nearly every message ends here: what is spared here is spared a million times.
             first = 0
             if type(message) is str:
                 try:
@@ -77,7 +82,10 @@ class Connection:
                     pass  # told below, in full
             elif type(message) is bytes:
                 first, payload = _BINARY, message
-            if first == outbox.first:
+            if first and outbox.gate is LONE:
+                outbox.begin(first, payload)
+                return
+            if first == outbox.first and outbox.quick:
                 left = outbox.left - len(payload) - MESSAGE_COST
                 if left >= 0:
                     outbox.left = left
@@ -94,12 +102,20 @@ class Connection:
         Cancelling is safe: a first part of them has been accepted, the rest not. A message that cannot be sent raises
         as in `send`; those before it have been accepted.
         """
-        if isinstance(messages, Sequence) and not isinstance(messages, str | bytes | bytearray | memoryview):
+        if isinstance(messages, list | tuple):
             await self.outbox.accept_many(messages)
             return
         iterator = iter(messages)
-        while chunk := list(islice(iterator, CHUNK)):
+        more = True
+        while more:
+            chunk: list[DataLike] = []
+            try:
+                chunk.extend(islice(iterator, CHUNK))
+            except Exception:
+                await self.outbox.accept_many(chunk)  # what came before it
+                raise
             await self.outbox.accept_many(chunk)
+            more = len(chunk) == CHUNK
 
     async def flush(self) -> None:
         """Wait until everything accepted so far is written to the socket.
@@ -174,10 +190,9 @@ class Connection:
         await self._transport.pong(data)
 
     async def _written(self) -> None:
+        self.outbox.check_loop()
         if self._transport.blocked:
             await self.outbox.flush()
-        else:
-            self.outbox.write_out()
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Write what was accepted and what senders wait for, then do the closing handshake.
@@ -189,8 +204,10 @@ class Connection:
         Raises:
             ProtocolError: ``code`` or ``reason`` cannot be sent.
         """
-        Close(code, reason).serialize()
+        if len(Close(code, reason).serialize()) > MAX_CONTROL:
+            raise ProtocolError(f"close reason of {len(reason.encode())} bytes: must be at most {MAX_CONTROL - 2}")
         transport, outbox = self._transport, self.outbox
+        outbox.check_loop()
         if outbox.fragmenting:
             transport.fail(CloseCode.INTERNAL_ERROR, "close during fragmented message")
         elif transport.state is not State.OPEN:

@@ -13,11 +13,12 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum
+from threading import get_ident
 from typing import Any, NamedTuple
 
 from penstock.batch.policy import MESSAGE_COST, BatchConfig
 from penstock.connection.messages import DataLike, encode
-from penstock.errors import WrongLoop
+from penstock.errors import SerializationError, WrongLoop
 from penstock.transport.base import State, Transport
 from penstock.wire.frames import BINARY, FIN, TEXT
 
@@ -33,6 +34,9 @@ class Gate(Enum):
     LONE = 0
     GATHER = 1
     SHUT = 2
+
+
+LONE = Gate.LONE  # a member costs two lookups, and `Connection.send` asks for it each time
 
 
 class _Waiter(NamedTuple):
@@ -55,6 +59,7 @@ class Outbox:
         self.transport = transport
         self.quick = False
         """The gate is GATHER, and a message with `first` needs nothing but to be appended to `run`."""
+        self.gate = Gate.LONE
         self.left = config.quota
         """What may still be appended before somebody has to look; each message costs its size and `MESSAGE_COST`."""
         self.run: list[bytes] = []
@@ -65,17 +70,20 @@ class Outbox:
         """A message is being sent in fragments."""
         self.ending = False
         """No new senders: the connection closes when those that are here have been served."""
+        self.thread = get_ident()
+        """Where the connection lives. Asking for the thread costs a sixth of asking for the running loop."""
+        self.ended = False
+        """The connection closes, or is closed: nothing can be written any more."""
         self._loop = transport.loop
         self._config = config
         self._gather = gather
-        self._gate = Gate.LONE
+        self._linger = gather and config.batch_timeout > 0
         self._runs: list[tuple[int, list[bytes]]] = []
         self._allotted = config.quota
         self._ticking = False
         self._advancing = False
         self._waiters: deque[_Waiter] = deque()
         self._granted = 0
-        self._ended = False
         self._writes = 0
         self._watchers: list[asyncio.Future[None]] = []
         transport.owner = self
@@ -89,18 +97,23 @@ class Outbox:
             ConnectionClosed: the connection is closed, or closing.
             WrongLoop: called from another event loop or thread.
         """
-        if asyncio.get_running_loop() is not self._loop:
-            raise WrongLoop
-        if self._gate is Gate.LONE and self.transport.state is State.OPEN and not self.ending:
-            self._begin(first, payload)
+        if self.gate is Gate.LONE:
+            self.begin(first, payload)
             return
+        self.check_loop()
         await self._turn(len(payload) + MESSAGE_COST)
         self._take(first, payload)
+
+    def check_loop(self) -> None:
+        """Raise WrongLoop if another event loop or thread calls."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise WrongLoop
 
     async def accept_many(self, messages: Sequence[DataLike]) -> None:
         """Take messages, one after the other, many at a time; cancelled, it has taken the first so many."""
         position = 0
-        if len(messages) > 1 and self._gate is Gate.LONE and self._gather and self.transport.state is State.OPEN:
+        self.check_loop()
+        if len(messages) > 1 and self.gate is Gate.LONE and self._gather:
             self._open_tick()
             self._settle()
         while position < len(messages):
@@ -116,7 +129,10 @@ class Outbox:
         kinds = set(map(type, chunk))
         if kinds == {str}:
             first = _TEXT
-            payloads: list[bytes] = [encode(message)[1] for message in chunk]
+            try:
+                payloads: list[bytes] = [encode(message)[1] for message in chunk]
+            except SerializationError:
+                return 0  # one by one, so that those before it are taken
         elif kinds == {bytes}:
             first, payloads = _BINARY, chunk  # type: ignore[assignment]
         else:
@@ -129,21 +145,57 @@ class Outbox:
         self.run += payloads
         return len(payloads)
 
-    def _begin(self, first: int, payload: bytes) -> None:
-        """Take the first message of a loop iteration."""
-        if not self._gather:
-            self._write_one(first, payload)
-            self._settle()
-        elif self._config.batch_timeout:
+    def begin(self, first: int, payload: bytes) -> None:
+        """Take the first message of a loop iteration: the gate is LONE.
+
+        Raises:
+            WrongLoop: called from another event loop or thread.
+        """
+        if asyncio.get_running_loop() is not self._loop:
+            raise WrongLoop
+        if self._linger:
             self._open_tick()
             self._settle()
             self._push(first, payload)
-        else:
-            self._write_one(first, payload)
+            return
+        transport = self.transport
+        if transport.encode is not None:
+            first, payload = transport.encode(first, payload)
+        self._write_first(transport.frames.one(first, payload))
+
+    def _write_first(self, frame: bytes) -> None:
+        transport = self.transport
+        self._writes += 1
+        transport.write(frame)
+        if self._gather:
             self._ticking = True
             self._loop.call_soon(self._tick)
-            self._gate = Gate.GATHER
-            self.quick = self.transport.encode is None
+            self.gate = Gate.GATHER
+            self.quick = transport.encode is None
+        else:
+            self._settle()
+
+    def take_unasked(self, frame: bytes, first: int, payload: bytes) -> None:
+        """Take a message now, behind what has gathered, whatever the bounds.
+
+        Args:
+            frame: of the message, unmasked and without extensions.
+        """
+        transport = self.transport
+        if self.gate is LONE and not self._linger:
+            if transport.encode is None and not transport.frames.masked:
+                self._write_first(frame)
+            else:
+                self.begin(first, payload)
+        elif not self._gather:
+            self._write_one(first, payload)
+        else:
+            self._push(first, payload)
+            if self.left < 0 and not transport.blocked:
+                self.write_out()
+            if not self._ticking:
+                self._open_tick()
+                self._settle()
 
     def _take(self, first: int, payload: bytes) -> None:
         """Take a message whose turn it is, and which `left` was charged for."""
@@ -153,6 +205,7 @@ class Outbox:
             self._open_tick()
         else:
             self._write_one(first, payload)
+            self._advance()  # no tick will
         self._settle()
 
     def _write_one(self, first: int, payload: bytes) -> None:
@@ -180,7 +233,7 @@ class Outbox:
 
     async def _turn(self, cost: int, *, exclusive: bool = False) -> None:
         """Wait until a message that costs so much may be taken, and charge for it."""
-        if self._ended or self.ending or self.transport.state is not State.OPEN:
+        if self.ended or self.ending or self.transport.state is not State.OPEN:
             await self.raise_closed()
         if not (self._waiters or self._granted or self.fragmenting) and self._has_room(cost):
             self._grant(cost, exclusive=exclusive)
@@ -199,6 +252,10 @@ class Outbox:
         if not may_go:
             await self.raise_closed()
         self._granted -= 1
+        if self.ended:  # between the grant and now
+            if exclusive:
+                self.fragmenting = False
+            await self.raise_closed()
 
     def _has_room(self, cost: int) -> bool:
         """Whether something that costs so much can be gathered, once the batch has been written if it was full."""
@@ -214,7 +271,7 @@ class Outbox:
         if cost <= self.left:
             return True
         pending = self._allotted - self.left
-        messages = len(self.run) + sum(len(payloads) for _, payloads in self._runs)
+        messages = self._granted + len(self.run) + sum(len(payloads) for _, payloads in self._runs)
         config = self._config
         if pending and (pending + cost > config.max_pending_bytes or messages >= config.max_pending_messages):
             return False
@@ -237,20 +294,20 @@ class Outbox:
             self.left += waiter.cost
             if waiter.exclusive:
                 self.fragmenting = False
-            self._advance()
+        self._advance()
         self._settle()
 
     def _advance(self) -> None:
         """Let through who waits, first come first served, as far as there is room."""
         fresh = True
-        while self._waiters and not self.fragmenting and not self._ended:
+        while self._waiters and not self.fragmenting and not self.ended:
             waiter = self._waiters[0]
             if waiter.exclusive and self._granted:
                 return
             if self.transport.blocked:
                 if not (self._gather and self._may_gather_more(waiter.cost)):
                     return
-            elif waiter.cost > self.left and not fresh:
+            elif not fresh and (waiter.cost > self.left or not self._gather):
                 return
             fresh = False
             self._waiters.popleft()
@@ -262,13 +319,13 @@ class Outbox:
 
     def _settle(self) -> None:
         """Set the gate by what is going on, and tell who watches."""
-        if self._ended or self.ending or self._waiters or self._granted or self.fragmenting:
-            self._gate = Gate.SHUT
+        if self.ended or self.ending or self._waiters or self._granted or self.fragmenting:
+            self.gate = Gate.SHUT
         elif self._ticking or self.transport.blocked:
-            self._gate = Gate.GATHER
+            self.gate = Gate.GATHER
         else:
-            self._gate = Gate.LONE
-        self.quick = self._gate is Gate.GATHER and self._gather and self.transport.encode is None
+            self.gate = Gate.LONE
+        self.quick = self.gate is Gate.GATHER and self._gather and self.transport.encode is None
         if self._watchers:
             watchers, self._watchers = self._watchers, []
             for watcher in watchers:
@@ -289,7 +346,11 @@ class Outbox:
     def _tick(self) -> None:
         """The loop iteration ends, or the batch has waited long enough."""
         self._ticking = False
-        self._go_on()
+        if self.gate is Gate.GATHER and not (self.run or self._watchers or self.transport.blocked):
+            self.gate = Gate.LONE
+            self.quick = False
+        else:
+            self._go_on()
 
     def _go_on(self) -> None:
         self._advancing = False
@@ -307,24 +368,9 @@ class Outbox:
             if runs:
                 self._runs = []
                 data = b"".join([*(self.transport.frames.many(*run) for run in runs), data])
-            if self.transport.state is State.OPEN:
-                self.transport.write(data)
+            self.transport.write(data)
         self._writes += 1
         self.left = self._allotted = self._config.quota
-
-    def write_at_once(self, frame: bytes, first: int, payload: bytes) -> None:
-        """Write a message now, behind what has gathered, whatever the socket takes.
-
-        Args:
-            frame: of the message, unmasked and without extensions.
-        """
-        if self.run:
-            self.write_out()
-        transport = self.transport
-        if transport.frames.masked or transport.encode is not None:
-            self._write_one(first, payload)
-        else:
-            transport.write(frame)
 
     async def flush(self) -> None:
         """Wait until what has been accepted is written to the socket.
@@ -332,22 +378,23 @@ class Outbox:
         Raises:
             ConnectionClosed: it was closed before.
         """
+        self.check_loop()
         writes = self._writes
-        while self.run and self._writes == writes and not self._ended:
+        while self.run and self._writes == writes and not self.ended:
             if self.transport.blocked:
                 await self._changed()
             else:
                 self.write_out()
         if self.transport.state is State.OPEN:
             await self.transport.drained()
-        if self.transport.state is State.CLOSED:
-            raise self.transport.close_exc
+        if self.transport.state is not State.OPEN:
+            await self.raise_closed()
 
     async def drain(self) -> None:
         """Take no new senders, and wait until all that were there have been served and their messages written."""
         self.ending = True
         self._settle()
-        while not self._ended:
+        while not self.ended:
             waiting = self._waiters or self._granted or self.fragmenting
             if not waiting and not self.transport.blocked:
                 self.write_out()
@@ -363,16 +410,15 @@ class Outbox:
 
     async def begin_fragments(self) -> None:
         """Wait for a turn, and keep all others out until `end_fragments`."""
-        if asyncio.get_running_loop() is not self._loop:
-            raise WrongLoop
+        self.check_loop()
         await self._turn(MESSAGE_COST, exclusive=True)
         self._settle()
 
     async def fragment(self, first: int, payload: bytes) -> None:
         """Write a frame of the message in fragments, behind what was accepted before it."""
-        while self.transport.blocked and not self._ended:
+        while self.transport.blocked and not self.ended:
             await self._changed()
-        if self._ended or self.transport.state is not State.OPEN:
+        if self.ended or self.transport.state is not State.OPEN:
             await self.raise_closed()
         self.write_out()
         self._write_one(first, payload)
@@ -388,6 +434,10 @@ class Outbox:
     def writable(self) -> None:
         self._go_on()
 
+    def control(self) -> None:
+        if self.run and not self.transport.blocked:
+            self.write_out()
+
     def closing(self) -> None:
         self.write_out()
         self._end()
@@ -398,7 +448,7 @@ class Outbox:
         self._end()
 
     def _end(self) -> None:
-        self._ended = True
+        self.ended = True
         for waiter in self._waiters:
             if not waiter.future.done():
                 waiter.future.set_result(False)

@@ -1,0 +1,1 @@
+"""``penstock demo``: the main job, the plain way and through penstock, side by side."""

@@ -17,7 +17,6 @@ from penstock.transport.base import (
     CloseCode,
     Response,
     ServerOptions,
-    State,
     Transport,
     validate_subprotocols,
 )
@@ -69,7 +68,7 @@ class Server:
     @property
     def connections(self) -> set[ServerConnection]:
         """Those that are open; give it to `penstock.broadcast`."""
-        return {connection for connection in self._all if connection.state is State.OPEN}
+        return {connection for connection in self._all if not connection.outbox.ended}
 
     # What a transport asks and tells while it accepts
 

@@ -82,6 +82,7 @@ __all__ = [
     "is_transient",
     "parse_uri",
     "validate_subprotocols",
+    "without_credentials",
 ]
 
 USER_AGENT = f"Python/{sys.version_info[0]}.{sys.version_info[1]} penstock/{__version__}"
@@ -116,8 +117,17 @@ class Options:
             raise ValueError(f"unsupported compression: {self.compression!r}; use 'deflate' or None")
         for name in ("open_timeout", "ping_interval", "ping_timeout", "close_timeout"):
             seconds = getattr(self, name)
-            if seconds is not None and not seconds >= 0:
+            if seconds is not None and not (isinstance(seconds, int | float) and seconds >= 0):
                 raise ValueError(f"{name}={seconds!r}: must be at least 0 seconds, or None for no limit")
+        for name in ("max_size", "max_queue", "write_limit"):
+            value = getattr(self, name)
+            limits = value if isinstance(value, tuple) else (value,)
+            if not all(limit is None or (isinstance(limit, int | float) and limit >= 0) for limit in limits):
+                raise ValueError(f"{name}={value!r}: must be at least 0, or None for no limit")
+        high, low = self.write_limits
+        if high is None or high < (low or 0):
+            raise ValueError(f"write_limit={self.write_limit!r}: must be bytes, or (high, low) with 0 <= low <= high")
+        assert self.queue_limits
 
     @property
     def asked_for_extensions(self) -> bool:
@@ -175,6 +185,9 @@ class Owner(Protocol):
 
     def writable(self) -> None:
         """The socket takes data again after it had not."""
+
+    def control(self) -> None:
+        """A control frame goes out next: what has gathered goes before it."""
 
     def closing(self) -> None:
         """A CLOSE frame goes out next: the last chance to write, and no more messages may be accepted."""
@@ -286,6 +299,12 @@ def frames_of(*, client: bool, loop: AbstractEventLoop) -> Frames:
     if masks is None:
         masks = _masks[loop] = _draw_masks()
     return ClientFrames(masks, apply_mask)
+
+
+def without_credentials(uri: WebSocketURI) -> str:
+    """The URI as it may be shown and logged."""
+    host = f"[{uri.host}]" if ":" in uri.host else uri.host
+    return f"{'wss' if uri.secure else 'ws'}://{host}:{uri.port}{uri.resource_name}"
 
 
 def encoder_of(extensions: Sequence[Extension]) -> Encode | None:

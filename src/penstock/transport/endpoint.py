@@ -43,6 +43,7 @@ class Unowned:
     """Stands in until somebody writes through the transport."""
 
     def writable(self) -> None: ...
+    def control(self) -> None: ...
     def closing(self) -> None: ...
     def closed(self) -> None: ...
 
@@ -205,6 +206,7 @@ class Endpoint:
         """Write what the protocol has to say; half-close where it asks for it; mind the deadline for closing."""
         for data in self.protocol.data_to_send():
             if data:
+                self.owner.control()
                 self.transport.write(data)
             elif self.transport.can_write_eof():
                 try:
@@ -297,15 +299,15 @@ class Endpoint:
     async def _gather(self, part: Part) -> bytes:
         parts, inbox = [part], self.inbox
         while not parts[-1].fin:
-            if len(parts) > MAX_FRAGMENTS:
-                self.fail(CloseCode.MESSAGE_TOO_BIG, "too many fragments", TooManyFragments(MAX_FRAGMENTS))
-                await self._raise_closed()
             try:
                 await inbox.wait()
             except asyncio.CancelledError:
                 inbox.items.extendleft(reversed(parts))
                 raise
             except EOFError:
+                await self._raise_closed()
+            if len(parts) >= MAX_FRAGMENTS:
+                self.fail(CloseCode.MESSAGE_TOO_BIG, "too many fragments", TooManyFragments(MAX_FRAGMENTS))
                 await self._raise_closed()
             follower = inbox.items.popleft()
             assert isinstance(follower, Part)

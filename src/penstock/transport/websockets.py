@@ -28,6 +28,7 @@ from penstock.transport.base import (
     Subprotocol,
     encoder_of,
     frames_of,
+    without_credentials,
 )
 from penstock.transport.endpoint import Unowned
 from penstock.transport.keepalive import Keepalive
@@ -55,11 +56,10 @@ class WebsocketsTransport:
         self._compress = compress
         self._keepalive: Keepalive | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._waiting = False
 
     def opened(self, ping_interval: float | None, ping_timeout: float | None) -> None:
         """The opening handshake is done."""
-        self.ws.connection_lost_waiter.add_done_callback(self._lost)
+        self._listen_in()
         if self._compress:
             self.encode = encoder_of(self.ws.protocol.extensions)
         if ping_interval is not None:
@@ -86,7 +86,33 @@ class WebsocketsTransport:
     async def _ping(self) -> float:
         return await (await self.ws.ping())
 
-    def _lost(self, _: object) -> None:
+    def _listen_in(self) -> None:
+        """Let the owner know what happens, before it shows on the wire.
+
+        A connection that is open already cannot be given a subclass's methods in another way; and whoever still uses
+        ``ws`` itself writes in order with penstock.
+        """
+        ws = self.ws
+        send_data, resume_writing, connection_lost = ws.send_data, ws.resume_writing, ws.connection_lost
+
+        def sending() -> None:
+            if ws.protocol.state is State.OPEN:
+                self.owner.control()
+            else:
+                self.owner.closing()
+            send_data()
+
+        def writable() -> None:
+            resume_writing()
+            self.owner.writable()
+
+        def lost(exc: Exception | None) -> None:
+            connection_lost(exc)
+            self._lost()
+
+        ws.send_data, ws.resume_writing, ws.connection_lost = sending, writable, lost  # type: ignore[method-assign]
+
+    def _lost(self) -> None:
         if self._keepalive is not None:
             self._keepalive.stop()
         for task in self._tasks:
@@ -95,17 +121,7 @@ class WebsocketsTransport:
 
     @property
     def blocked(self) -> bool:
-        if self.ws.paused and not self._waiting:
-            self._waiting = True
-            self._start(self._wait_writable())
         return self.ws.paused
-
-    async def _wait_writable(self) -> None:
-        try:
-            await self.ws.drain()
-        finally:
-            self._waiting = False
-        self.owner.writable()
 
     def write(self, data: bytes) -> None:
         self.ws.transport.write(data)
@@ -262,17 +278,19 @@ async def connect(url: str, options: ClientOptions) -> WebsocketsTransport:
         CertificateRefused: its TLS certificate is not trusted.
         OSError: it could not be reached.
     """
+    attempt = client.connect(
+        url,
+        origin=options.origin,
+        additional_headers=options.additional_headers,
+        user_agent_header=options.user_agent_header,
+        proxy=options.proxy,
+        **_shared_arguments(options),
+    )
     try:
-        ws = await client.connect(
-            url,
-            origin=options.origin,
-            additional_headers=options.additional_headers,
-            user_agent_header=options.user_agent_header,
-            proxy=options.proxy,
-            **_shared_arguments(options),
-        )
+        ws = await attempt
     except ssl.SSLCertVerificationError as exc:
-        raise CertificateRefused(url, exc.verify_message) from exc
+        there = without_credentials(attempt.ws_uri)  # after redirects another than url
+        raise CertificateRefused(there, exc.verify_message) from exc
     transport = WebsocketsTransport(ws, compress=options.asked_for_extensions)
     transport.opened(options.ping_interval, options.ping_timeout)
     return transport

@@ -21,6 +21,7 @@ from penstock.transport.base import (
     Request,
     Response,
     WebSocketURI,
+    without_credentials,
 )
 from penstock.transport.dial import dial
 from penstock.transport.endpoint import Endpoint
@@ -49,7 +50,7 @@ class HandshakeTooStrict(Exception):  # noqa: N818 - it asks for another transpo
     """``picows`` refuses a handshake that is valid; another transport has to be tried."""
 
 
-async def connect(uri: WebSocketURI, url: str, options: ClientOptions) -> Endpoint:
+async def connect(uri: WebSocketURI, options: ClientOptions) -> Endpoint:
     """Open one connection. Redirects are not followed, and the caller bounds the time.
 
     Cancelling closes the socket.
@@ -63,7 +64,7 @@ async def connect(uri: WebSocketURI, url: str, options: ClientOptions) -> Endpoi
     try:
         transport, _ = await picows.ws_connect(
             attempt.accepted,
-            _without_credentials(uri),
+            without_credentials(uri),
             websocket_handshake_timeout=None,
             logger_name=logger,
             enable_auto_pong=False,
@@ -82,7 +83,7 @@ async def connect(uri: WebSocketURI, url: str, options: ClientOptions) -> Endpoi
         attempt.give_up()
         raise attempt.translated(exc) from exc
     except ssl.SSLCertVerificationError as exc:
-        raise CertificateRefused(url, exc.verify_message) from exc
+        raise CertificateRefused(without_credentials(uri), exc.verify_message) from exc
     except BaseException:
         attempt.give_up()
         raise
@@ -188,9 +189,5 @@ class _Attempt:
 def _response(exc: picows.WSInvalidStatusError) -> Response:
     status = exc.response
     assert status is not None
-    return Response(status.status.value, status.status.phrase, Headers(status.headers.items()), exc.raw_body or b"")
-
-
-def _without_credentials(uri: WebSocketURI) -> str:
-    host = f"[{uri.host}]" if ":" in uri.host else uri.host
-    return f"{'wss' if uri.secure else 'ws'}://{host}:{uri.port}{uri.resource_name}"
+    phrase = (exc.raw_header or b"").partition(b"\r\n")[0].split(b" ", 2)[-1].decode("latin-1")
+    return Response(status.status.value, phrase, Headers(status.headers.items()), exc.raw_body or b"")

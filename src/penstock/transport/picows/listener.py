@@ -45,24 +45,22 @@ class Listener(WSListener):
             self._opened()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if transport.is_close_frame_sent:
+            return  # picows has found a frame that is none, and goes on to deliver it all the same
         kind = frame.msg_type
-        whole = (
-            (kind is _TEXT or kind is _BINARY)
-            and frame.fin
-            and not (frame.rsv1 or frame.rsv2 or frame.rsv3)
-            and self._endpoint.straight
-        )
-        if not whole:
+        if not frame.fin or frame.rsv1 or frame.rsv2 or frame.rsv3 or not self._endpoint.straight:
             self._endpoint.receive(_copied(frame))
-        elif kind is _BINARY:
-            self._put(frame.get_payload_as_bytes())
-        else:
+        elif kind is _TEXT:
             try:
                 text = frame.get_payload_as_utf8_text()
             except UnicodeDecodeError:
                 self._put(BadText(frame.get_payload_as_bytes()))
             else:
                 self._put(text)
+        elif kind is _BINARY:
+            self._put(frame.get_payload_as_bytes())
+        else:
+            self._endpoint.receive(_copied(frame))
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         if transport.is_close_frame_sent:
@@ -86,7 +84,7 @@ class Listener(WSListener):
             protocol.data_to_send()
         if protocol.parser_exc is None:
             too_big = code is CloseCode.MESSAGE_TOO_BIG
-            protocol.parser_exc = PayloadTooBig(None, None) if too_big else ProtocolError(reason)
+            protocol.parser_exc = PayloadTooBig(None, self._endpoint.room()) if too_big else ProtocolError(reason)
         _look_at(transport)
 
 

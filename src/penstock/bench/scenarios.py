@@ -1,0 +1,169 @@
+"""What is measured, against whom, and what it has to show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from penstock.traffic.measure import Job, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What of a run is compared."""
+
+    name: str
+    unit: str
+    of: Callable[[Run], float]
+    scale: float
+    """The unit's worth in the run's own: 1e6 shows seconds in microseconds."""
+    better: Literal["more", "less"]
+
+
+RATE = Figure("throughput", "messages/s", lambda run: run.rate, 1, "more")
+P50 = Figure("p50", "us", lambda run: run.p50, 1e6, "less")
+P99 = Figure("p99", "us", lambda run: run.p99, 1e6, "less")
+MEMORY = Figure("memory", "KiB/connection", lambda run: run.bytes_each, 1 / 1024, "less")
+CORE = Figure("idle core", "% of a core", lambda run: run.client_cpu, 100, "less")
+START = Figure("time", "ms", lambda run: run.p50, 1e3, "less")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What ``penstock`` has to reach in one figure.
+
+    ``bound`` limits the ratio penstock / peer (at least, where more is better; at most, where less is); with
+    ``difference`` it limits penstock - peer in the figure's unit, and without a peer the figure itself.
+    """
+
+    figure: Figure
+    against: str | None
+    bound: float
+    difference: bool = False
+
+    def value(self, runs: dict[str, Run]) -> float:
+        """What was reached."""
+        mine = self.figure.of(runs["penstock"])
+        if self.against is None:
+            return mine * self.figure.scale
+        other = self.figure.of(runs[self.against])
+        return (mine - other) * self.figure.scale if self.difference else mine / other
+
+    def met(self, value: float) -> bool:
+        """Whether that is enough."""
+        return value >= self.bound if self.figure.better == "more" else value <= self.bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One thing to measure. Every library does the same work; only how much of it differs, so that all take as long."""
+
+    name: str
+    title: str
+    server: str | None
+    """The embedded server's kind, of `penstock.traffic.server.SERVERS`; None where the work needs none."""
+    path: str = ""
+    work: str
+    messages: dict[str, int]
+    """For each library, penstock among them, how many."""
+    connections: int = 1
+    burst: int = 1
+    figures: tuple[Figure, ...]
+    targets: tuple[Target, ...]
+
+    def job(self, library: str, url: str) -> Job:
+        """What a client of ``library`` has to do."""
+        return Job(
+            work=self.work,
+            library=library,
+            url=url + self.path,
+            messages=self.messages[library],
+            connections=self.connections,
+            burst=self.burst,
+        )
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario(
+            name="one-way",
+            title="one way, 64 B, coalesced, to an unmodified picows server",
+            server="picows",
+            path="/sink",
+            work="one-way",
+            messages={
+                "websockets": 200_000,
+                "picows.websockets": 300_000,
+                "picows": 300_000,
+                "penstock": 2_000_000,
+                "penstock.accelerate": 2_000_000,
+            },
+            figures=(RATE,),
+            targets=(Target(RATE, "websockets", 12), Target(RATE, "picows", 6)),
+        ),
+        Scenario(
+            name="one-way-websockets",
+            title="one way, 64 B, coalesced, to an unmodified websockets server",
+            server="websockets",
+            path="/sink",
+            work="one-way",
+            messages={"websockets": 200_000, "picows": 300_000, "penstock": 400_000},
+            figures=(RATE,),
+            targets=(Target(RATE, "websockets", 2),),
+        ),
+        Scenario(
+            name="round-trip",
+            title="sequential round trip, 64 B, to an unmodified picows server",
+            server="picows",
+            path="/echo",
+            work="round-trip",
+            messages={"websockets": 20_000, "picows.websockets": 20_000, "picows": 20_000, "penstock": 20_000},
+            figures=(P50, P99),
+            targets=(Target(P50, "picows.websockets", 1.05), Target(P99, "picows.websockets", 1.1)),
+        ),
+        Scenario(
+            name="broadcast",
+            title="one message to 1000 connections",
+            server="audience",
+            work="broadcast",
+            messages={"websockets": 100, "penstock": 100},
+            connections=1000,
+            figures=(RATE, P50),
+            targets=(Target(RATE, "websockets", 2),),
+        ),
+        Scenario(
+            name="broadcast-burst",
+            title="ten messages in a row to 1000 connections",
+            server="audience",
+            work="broadcast",
+            messages={"websockets": 200, "penstock": 200},
+            connections=1000,
+            burst=10,
+            figures=(RATE, P50),
+            targets=(Target(RATE, "websockets", 2),),
+        ),
+        Scenario(
+            name="hold",
+            title="10,000 connections held in one process, pinged every 20 s",
+            server="picows",
+            path="/sink",
+            work="hold",
+            messages={"websockets": 10_000, "penstock": 10_000},
+            connections=10_000,
+            figures=(MEMORY, CORE),
+            targets=(Target(MEMORY, "websockets", 1.3), Target(CORE, None, 10)),
+        ),
+        Scenario(
+            name="import",
+            title="import time",
+            server=None,
+            work="import",
+            messages={"websockets": 10, "penstock": 10},
+            figures=(START,),
+            targets=(Target(START, "websockets", 15, difference=True),),
+        ),
+    )
+}
+"""All of them, by name."""

@@ -1,0 +1,48 @@
+"""``penstock demo``."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+from rich.console import Console
+
+from penstock.cli.run import run_reporting
+from penstock.demo.table import as_json, table
+from penstock.demo.tour import Tour
+
+_INTRODUCTION = """\
+The same program twice: one [bold]await ws.send(message)[/bold] after the other, once with [bold]websockets[/bold]
+(the plain way), once with [bold]penstock[/bold]; only the import differs. Client and server run in a process each.
+"""
+
+
+@click.command("demo")
+@click.option("--url", metavar="URL", help="A server of yours, ws:// or wss://; by default an embedded one is started.")
+@click.option(
+    "--size", default=64, show_default=True, type=click.IntRange(0, 65_536), help="Bytes of each message's payload."
+)
+@click.option("--json", "as_json_", is_flag=True, help="Print JSON instead of a table.")
+def command(url: str | None, size: int, as_json_: bool) -> None:
+    """Drive real traffic the plain way and through penstock, side by side, within 30 s.
+
+    Against a server of yours the messages are digits as text; whatever it answers is read and dropped, and round trips
+    are those of pings.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unreachable, 130 interrupted (what was measured is printed).
+    """
+    if url is not None and not url.startswith(("ws://", "wss://")):
+        raise click.BadParameter(f"{url!r} does not begin with ws:// or wss://", param_hint="--url")
+    tour = Tour(url, size)
+    console = Console()
+    if not as_json_:
+        console.print(_INTRODUCTION)
+    code = run_reporting(tour.run)
+    if as_json_:
+        click.echo(json.dumps(as_json(tour), indent=2))
+    elif any(findings.one_way for findings in tour.findings.values()):
+        console.print(table(tour))
+        if code == 0:
+            console.print("\nMore, against more peers: [bold]penstock bench[/bold]")
+    sys.exit(code)

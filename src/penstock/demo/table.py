@@ -1,0 +1,87 @@
+"""What the demo found, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from rich.table import Table
+
+from penstock.demo.tour import PENSTOCK, PLAIN, Findings, Tour
+from penstock.traffic.measure import Run
+
+SCHEMA = 1
+
+
+class Row(NamedTuple):
+    """One figure of both."""
+
+    name: str
+    key: str
+    of: Callable[[Findings], float | None]
+    show: Callable[[float], str]
+    better: Literal["more", "less"]
+
+
+def _of_sending(value: Callable[[Run], float | None]) -> Callable[[Findings], float | None]:
+    return lambda findings: None if findings.sending is None else value(findings.sending)
+
+
+def _of_answering(value: Callable[[Run], float]) -> Callable[[Findings], float | None]:
+    return lambda findings: None if findings.answering is None else value(findings.answering)
+
+
+def _bytes_each(run: Run) -> float | None:
+    return None if run.wire_bytes is None else run.wire_bytes / run.messages
+
+
+ROWS = (
+    Row("messages a second", "messages_per_second", _of_sending(lambda run: run.rate), "{:,.0f}".format, "more"),
+    Row("bytes on the wire a message", "bytes_per_message", _of_sending(_bytes_each), "{:.1f}".format, "less"),
+    Row("system calls a message", "syscalls_per_message", lambda found: found.syscalls, "{:.3f}".format, "less"),
+    Row("client CPU while sending", "client_cpu", _of_sending(lambda run: run.client_cpu), "{:.0%}".format, "less"),
+    Row("server CPU meanwhile", "server_cpu", _of_sending(lambda run: run.server_cpu), "{:.0%}".format, "less"),
+    Row("round trip, p50", "p50_seconds", _of_answering(lambda run: run.p50), lambda s: f"{s * 1e6:.1f} us", "less"),
+    Row("round trip, p99", "p99_seconds", _of_answering(lambda run: run.p99), lambda s: f"{s * 1e6:.1f} us", "less"),
+)
+
+
+def table(tour: Tour) -> Table:
+    """The figures side by side."""
+    where = "an embedded server on loopback" if tour.url is None else tour.url
+    grid = Table(title=f"{tour.size_bytes}-byte messages to {where}", title_justify="left", title_style="bold")
+    grid.add_column("")
+    grid.add_column("the plain way", justify="right")
+    grid.add_column("penstock", justify="right", style="bold")
+    grid.add_column("ratio", justify="right")
+    for row in ROWS:
+        plain, ours = _pair(row, tour)
+        cells = ["not measured" if value is None else row.show(value) for value in (plain, ours)]
+        grid.add_row(row.name, *cells, ratio(plain, ours))
+    return grid
+
+
+def ratio(plain: float | None, ours: float | None) -> str:
+    """Penstock's figure in terms of the plain one."""
+    if not plain or ours is None:
+        return ""
+    value = ours / plain
+    return f"{value:.1f}x" if value >= 1.95 else f"{value:.3g}x"
+
+
+def as_json(tour: Tour) -> dict[str, Any]:
+    """The same, with ratios penstock / plain."""
+    figures = {}
+    for row in ROWS:
+        plain, ours = _pair(row, tour)
+        figures[row.key] = {
+            "plain": plain,
+            "penstock": ours,
+            "ratio": ours / plain if plain and ours is not None else None,
+            "better": row.better,
+        }
+    return {"schema": SCHEMA, "url": tour.url, "size_bytes": tour.size_bytes, "figures": figures}
+
+
+def _pair(row: Row, tour: Tour) -> tuple[float | None, float | None]:
+    return row.of(tour.findings[PLAIN]), row.of(tour.findings[PENSTOCK])

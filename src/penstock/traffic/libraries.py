@@ -1,0 +1,188 @@
+"""Clients of every library, behind one small interface; each is imported only in the process that uses it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+
+class Client(Protocol):
+    """An open connection, used as its library's users would."""
+
+    async def send_all(self, messages: Sequence[str]) -> None:
+        """Send them one after the other."""
+
+    async def recv(self) -> Any:
+        """Receive one message."""
+
+    async def round_trip(self, message: str) -> Any:
+        """Send one and receive one."""
+
+    async def ping(self) -> None:
+        """Wait until the peer has read all that was sent, as its pong tells."""
+
+    async def close(self) -> None: ...
+    def socket(self) -> Any:
+        """What ``getsockopt`` can be asked of; None where the library does not show it."""
+
+
+class LikeWebsockets:
+    """A client whose library has the interface of ``websockets``."""
+
+    def __init__(self, ws: Any) -> None:
+        self._ws = ws
+        self.recv = ws.recv
+        self.close = ws.close
+
+    async def send_all(self, messages: Sequence[str]) -> None:
+        send = self._ws.send
+        for message in messages:
+            await send(message)
+
+    async def round_trip(self, message: str) -> Any:
+        await self._ws.send(message)
+        return await self._ws.recv()
+
+    async def ping(self) -> None:
+        await (await self._ws.ping())
+
+    def socket(self) -> Any:
+        transport = getattr(self._ws, "transport", None)  # the compatible class of picows hides its own
+        return None if transport is None else transport.get_extra_info("socket")
+
+
+class PicowsCore:
+    """The core API of ``picows``, a message to a call, minding back-pressure."""
+
+    def __init__(self, transport: Any, listener: Any) -> None:
+        self._transport, self._listener = transport, listener
+
+    async def send_all(self, messages: Sequence[str]) -> None:
+        from picows import WSMsgType
+
+        text, listener = WSMsgType.TEXT, self._listener
+        send = self._transport.send
+        for message in messages:
+            send(text, message.encode())
+            if listener.paused:
+                await listener.writable.wait()
+
+    async def recv(self) -> Any:
+        return await self._listener.arrived.get()
+
+    async def round_trip(self, message: str) -> Any:
+        await self.send_all([message])
+        return await self.recv()
+
+    async def ping(self) -> None:
+        pong = self._listener.pong = asyncio.Event()
+        self._transport.send_ping(b"done")
+        await pong.wait()
+
+    async def close(self) -> None:
+        self._transport.send_close(1000)
+        self._transport.disconnect()
+        await self._transport.wait_disconnected()
+
+    def socket(self) -> Any:
+        return self._transport.underlying_transport.get_extra_info("socket")
+
+
+async def open_websockets(url: str) -> Client:
+    """``websockets`` at its defaults but for permessage-deflate."""
+    import websockets
+
+    return LikeWebsockets(await websockets.connect(url, compression=None))
+
+
+async def open_picows_websockets(url: str) -> Client:
+    """The class of ``picows`` that is compatible with ``websockets``."""
+    from picows import websockets
+
+    return LikeWebsockets(await websockets.connect(url, compression=None))
+
+
+async def open_picows(url: str) -> Client:
+    """The core API of ``picows``."""
+    import picows
+
+    class Listener(picows.WSListener):
+        def __init__(self) -> None:
+            self.arrived: asyncio.Queue[str] = asyncio.Queue()
+            self.writable = asyncio.Event()
+            self.pong = asyncio.Event()
+            self.paused = False
+
+        def on_ws_frame(self, transport: Any, frame: Any) -> None:
+            if frame.msg_type is picows.WSMsgType.PONG:
+                self.pong.set()
+            elif frame.msg_type is not picows.WSMsgType.CLOSE:
+                self.arrived.put_nowait(frame.get_payload_as_utf8_text())
+
+        def pause_writing(self) -> None:
+            self.paused = True
+            self.writable.clear()
+
+        def resume_writing(self) -> None:
+            self.paused = False
+            self.writable.set()
+
+    return PicowsCore(*await picows.ws_connect(Listener, url))
+
+
+async def open_penstock(url: str) -> Client:
+    """Penstock at its defaults."""
+    import penstock
+
+    return LikeWebsockets(await penstock.connect(url))
+
+
+async def open_penstock_plain(url: str) -> Client:
+    """Penstock with ``optimize=False``: a write for each message."""
+    import penstock
+
+    return LikeWebsockets(await penstock.connect(url, optimize=False))
+
+
+async def open_accelerated(url: str) -> Client:
+    """A connection of ``websockets``, accelerated once it is open."""
+    import websockets
+
+    import penstock
+
+    return LikeWebsockets(penstock.accelerate(await websockets.connect(url, compression=None)))
+
+
+@asynccontextmanager
+async def broadcast_with_websockets() -> AsyncIterator[tuple[int, Callable[[str], None]]]:
+    """A server on ``websockets``: its port, and what sends a message to all its connections."""
+    import websockets
+
+    async with websockets.serve(lambda ws: ws.wait_closed(), "127.0.0.1", 0, compression=None) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        yield port, lambda message: websockets.broadcast(server.connections, message)
+
+
+@asynccontextmanager
+async def broadcast_with_penstock() -> AsyncIterator[tuple[int, Callable[[str], None]]]:
+    """A server on penstock, likewise."""
+    import penstock
+
+    async with penstock.serve(lambda conn: conn.wait_closed(), "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], lambda message: penstock.broadcast(server.connections, message)
+
+
+BROADCASTERS: dict[str, Callable[[], Any]] = {
+    "websockets": broadcast_with_websockets,
+    "penstock": broadcast_with_penstock,
+}
+LIBRARIES: dict[str, Callable[[str], Awaitable[Client]]] = {
+    "websockets": open_websockets,
+    "picows": open_picows,
+    "picows.websockets": open_picows_websockets,
+    "penstock": open_penstock,
+    "penstock optimize=False": open_penstock_plain,
+    "penstock.accelerate": open_accelerated,
+}

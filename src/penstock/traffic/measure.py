@@ -1,0 +1,76 @@
+"""What a run says about itself. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from statistics import median
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What one client process does."""
+
+    work: str
+    """``one-way``, ``round-trip``, ``broadcast``, ``hold``: a name of `penstock.traffic.jobs.WORK`."""
+    library: str
+    """Whose client does it: a name of `penstock.traffic.libraries.LIBRARIES`."""
+    url: str = ""
+    messages: int = 0
+    size_bytes: int = 64
+    """Of each message's payload; messages differ in content."""
+    connections: int = 1
+    burst: int = 1
+    """Messages that are broadcast in one go."""
+    embedded: bool = True
+    """The server is `penstock.traffic.server`, which counts and answers; else it is the user's, asked by ping."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One job, done once."""
+
+    messages: int = 0
+    """Messages that went through."""
+    seconds: float = 0.0
+    """Wall-clock time for all of them."""
+    wire_bytes: int | None = None
+    """Bytes that the client wrote to its socket meanwhile; None where the platform does not tell."""
+    client_cpu: float = 0.0
+    """Share of one core that the client used."""
+    server_cpu: float | None = None
+    """Share of one core that the embedded server used; None for a server of the user's."""
+    p50: float = 0.0
+    """Seconds: half of the round trips were faster."""
+    p99: float = 0.0
+    """Seconds: 99 of 100 round trips were faster."""
+    bytes_each: float = 0.0
+    """Resident memory that one connection took."""
+
+    @property
+    def rate(self) -> float:
+        """Messages a second."""
+        return self.messages / self.seconds if self.seconds else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "rate": self.rate}
+
+    @classmethod
+    def of_json(cls, values: dict[str, Any]) -> Self:
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """The nearest-rank quantile of an ascending sequence."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def median_run(runs: Sequence[Run]) -> Run:
+    """Field by field, the median of several runs."""
+
+    def middle(name: str) -> Any:
+        values = [value for run in runs if (value := getattr(run, name)) is not None]
+        return median(values) if values else None
+
+    return Run(**{field.name: middle(field.name) for field in fields(Run)})

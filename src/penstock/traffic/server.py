@@ -1,0 +1,131 @@
+"""The embedded server: ``/echo`` sends every message back, ``/sink`` counts, and tells when asked.
+
+It runs in a process of its own, on a port of the system's choosing that it prints, until its standard input ends. It is
+written on the libraries as they are, none of penstock's code in the way of a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import picows
+import websockets
+
+from penstock.traffic.audience import serve_audience
+from penstock.traffic.jobs import ASK
+from penstock.traffic.loop import pin, run
+
+
+class Count:
+    """How many messages a sink took, and what processor time that cost."""
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self._since = time.process_time()
+
+    def tell(self) -> str:
+        """A JSON object with ``messages`` and ``cpu`` (seconds); counting begins anew."""
+        now = time.process_time()
+        told = json.dumps({"messages": self.messages, "cpu": now - self._since})
+        self.messages, self._since = 0, now
+        return told
+
+
+class _Listener(picows.WSListener):
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        self.transport = transport
+
+
+class Echo(_Listener):
+    """Sends back what arrives."""
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        if frame.msg_type is picows.WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+        elif frame.msg_type is not picows.WSMsgType.PONG:
+            transport.send(frame.msg_type, frame.get_payload_as_bytes(), frame.fin)
+
+
+class Sink(_Listener):
+    """Counts what arrives."""
+
+    def __init__(self) -> None:
+        self.count = Count()
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        if frame.payload_size == len(ASK) and frame.get_payload_as_bytes() == ASK.encode():
+            transport.send(picows.WSMsgType.TEXT, self.count.tell().encode())
+        elif frame.msg_type is picows.WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+        else:
+            self.count.messages += 1
+
+
+@asynccontextmanager
+async def serve_picows() -> AsyncIterator[int]:
+    """Serve on the core of ``picows``."""
+
+    def accept(request: picows.WSUpgradeRequest) -> Any:
+        return Echo() if request.path == b"/echo" else Sink()
+
+    server = await picows.ws_create_server(accept, "127.0.0.1", 0, enable_auto_pong=True)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def serve_websockets() -> AsyncIterator[int]:
+    """Serve on ``websockets``, without compression."""
+
+    async def handle(ws: websockets.ServerConnection) -> None:
+        assert ws.request is not None
+        if ws.request.path == "/echo":
+            async for message in ws:
+                await ws.send(message)
+            return
+        count = Count()
+        async for message in ws:
+            if message == ASK:
+                await ws.send(count.tell())
+            else:
+                count.messages += 1
+
+    async with websockets.serve(handle, "127.0.0.1", 0, compression=None) as server:
+        yield next(iter(server.sockets)).getsockname()[1]
+
+
+SERVERS: dict[str, Callable[[], Any]] = {
+    "audience": serve_audience,
+    "picows": serve_picows,
+    "websockets": serve_websockets,
+}
+
+
+async def serve_until_eof(kind: str) -> None:
+    """Print the port, and serve until standard input ends: until the parent is gone."""
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
+    async with SERVERS[kind]() as port:
+        sys.stdout.write(f"{port}\n")
+        sys.stdout.flush()
+        await ended.wait()
+
+
+def main(kind: str, core: str) -> None:
+    """``python -m penstock.traffic.server KIND CORE``; an empty CORE pins to none."""
+    pin(int(core) if core else None)
+    run(serve_until_eof(kind))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
