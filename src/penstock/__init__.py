@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from penstock.connection.connect import connect, unix_connect
     from penstock.connection.connection import Connection
     from penstock.errors import CertificateRefused, ConnectionFailed, PerformanceError
-    from penstock.serve.server import Server, ServerConnection, serve, unix_serve
+    from penstock.server.serve import Server, ServerConnection, serve, unix_serve
 
 _HOMES = {
     "BatchConfig": "penstock.batch.policy",
@@ -25,14 +25,14 @@ _HOMES = {
     "Connection": "penstock.connection.connection",
     "ConnectionFailed": "penstock.errors",
     "PerformanceError": "penstock.errors",
-    "Server": "penstock.serve.server",
-    "ServerConnection": "penstock.serve.server",
+    "Server": "penstock.server.serve",
+    "ServerConnection": "penstock.server.serve",
     "accelerate": "penstock.connection.accelerate",
     "broadcast": "penstock.connection.broadcast",
     "connect": "penstock.connection.connect",
-    "serve": "penstock.serve.server",
+    "serve": "penstock.server.serve",
     "unix_connect": "penstock.connection.connect",
-    "unix_serve": "penstock.serve.server",
+    "unix_serve": "penstock.server.serve",
 }
 
 __all__ = [

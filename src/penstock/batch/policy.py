@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MESSAGE_COST = 64
-"""Bytes that a waiting message is charged beyond its payload, so that empty messages are bounded too."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchConfig:
@@ -19,7 +16,7 @@ class BatchConfig:
     batch_size: int = 1024
     """Messages: a batch that has as many is written at once."""
     batch_bytes: int = 128 * 1024
-    """Bytes of payload and bookkeeping (64 a message): a batch that has as many is written at once."""
+    """Bytes of payload: a batch that has as many is written at once."""
     batch_timeout: float = 0.0
     """Seconds that the first message of a batch waits for company. 0: the first message of a loop iteration is
     written at once, the rest at the iteration's end."""
@@ -37,7 +34,17 @@ class BatchConfig:
             raise ValueError(f"batch_timeout={self.batch_timeout!r}: must be at least 0 seconds")
 
     @property
-    def quota(self) -> int:
-        """What may gather before the writer has to look: bytes, each message charged `MESSAGE_COST` more."""
-        messages = min(self.batch_size, self.max_pending_messages)
-        return min(messages * MESSAGE_COST, self.batch_bytes, self.max_pending_bytes)
+    def full_batch(self) -> tuple[int, int]:
+        """Messages or bytes that make a batch full: no more gather than may be pending."""
+        return min(self.batch_size, self.max_pending_messages), min(self.batch_bytes, self.max_pending_bytes)
+
+    def is_full(self, messages: int, size: int) -> bool:
+        """Whether a batch of so many messages and bytes should be written."""
+        most, largest = self.full_batch
+        return messages >= most or size >= largest
+
+    def has_room(self, messages: int, size: int, more: int) -> bool:
+        """Whether a message of ``more`` bytes may gather behind so many, while the socket does not take any."""
+        if messages == 0:
+            return True
+        return messages < self.max_pending_messages and size + more <= self.max_pending_bytes

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable
-from itertools import islice
 from threading import get_ident
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 from uuid import UUID
 
-from penstock.batch.policy import MESSAGE_COST, BatchConfig
+from penstock.batch.policy import BatchConfig
 from penstock.connection.fragments import send_fragments
+from penstock.connection.many import send_many
 from penstock.connection.messages import DataLike, Fragments, encode, is_whole
-from penstock.connection.outbox import CHUNK, LONE, Outbox
+from penstock.connection.outbox import LONE, Outbox
 from penstock.transport.base import (
     Close,
     CloseCode,
@@ -86,9 +86,9 @@ class Connection:
                 outbox.begin(first, payload)
                 return
             if first == outbox.first and outbox.quick:
-                left = outbox.left - len(payload) - MESSAGE_COST
-                if left >= 0:
-                    outbox.left = left
+                size = outbox.size + len(payload)
+                if size < outbox.max_size and len(outbox.run) < outbox.room:
+                    outbox.size = size
                     outbox.run.append(payload)
                     return
         if is_whole(message):
@@ -102,20 +102,7 @@ class Connection:
         Cancelling is safe: a first part of them has been accepted, the rest not. A message that cannot be sent raises
         as in `send`; those before it have been accepted.
         """
-        if isinstance(messages, list | tuple):
-            await self.outbox.accept_many(messages)
-            return
-        iterator = iter(messages)
-        more = True
-        while more:
-            chunk: list[DataLike] = []
-            try:
-                chunk.extend(islice(iterator, CHUNK))
-            except Exception:
-                await self.outbox.accept_many(chunk)  # what came before it
-                raise
-            await self.outbox.accept_many(chunk)
-            more = len(chunk) == CHUNK
+        await send_many(self.outbox, messages)
 
     async def flush(self) -> None:
         """Wait until everything accepted so far is written to the socket.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from penstock.errors import MessageTypeError, SerializationError
@@ -26,6 +26,19 @@ def encode(message: DataLike, text: bool | None = None) -> tuple[int, bytes]:
     if isinstance(message, bytes | bytearray | memoryview):
         return FIN | (TEXT if text is True else BINARY), bytes(message)
     raise refused(message)
+
+
+def encode_alike(messages: Sequence[DataLike]) -> tuple[int, list[bytes]]:
+    """The first byte and the payloads of messages of one kind; no payloads if they are not, or need a closer look."""
+    kinds = set(map(type, messages))
+    if kinds == {str}:
+        try:
+            return FIN | TEXT, [message.encode() for message in messages]  # type: ignore[union-attr]
+        except UnicodeEncodeError:
+            return 0, []
+    if kinds == {bytes}:
+        return FIN | BINARY, list(messages)  # type: ignore[arg-type]
+    return 0, []
 
 
 def is_whole(message: Any) -> bool:

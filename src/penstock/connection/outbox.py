@@ -2,7 +2,8 @@
 
 A small machine with three gates. LONE: the next message is the first of this loop iteration, and is written at once.
 GATHER: a message is only appended; the iteration's end, or a full batch, writes them all. SHUT: something has to be
-settled first (others wait, a fragmented message is under way, the connection closes), and senders queue.
+settled first, and senders queue: others wait, a fragmented message is under way, the connection closes, or a full batch
+has just been written and the event loop is to have its turn (a million sends in a row must not starve other tasks).
 
 Every wait comes before acceptance: a ``send`` that was cancelled was not sent.
 """
@@ -10,22 +11,16 @@ Every wait comes before acceptance: a ``send`` that was cancelled was not sent.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Sequence
 from enum import Enum
 from threading import get_ident
-from typing import Any, NamedTuple
+from typing import Any
 
-from penstock.batch.policy import MESSAGE_COST, BatchConfig
-from penstock.connection.messages import DataLike, encode
-from penstock.errors import SerializationError, WrongLoop
-from penstock.transport.base import State, Transport
-from penstock.wire.frames import BINARY, FIN, TEXT
-
-CHUNK = 128
-"""Messages that `Outbox.accept_many` appends at a time."""
-
-_TEXT, _BINARY = FIN | TEXT, FIN | BINARY
+from penstock.batch.policy import BatchConfig
+from penstock.connection.signal import Signal
+from penstock.connection.turns import Turn, Turns
+from penstock.errors import WrongLoop
+from penstock.transport.base import Transport
+from penstock.wire.frames import FIN, TEXT
 
 
 class Gate(Enum):
@@ -39,15 +34,6 @@ class Gate(Enum):
 LONE = Gate.LONE  # a member costs two lookups, and `Connection.send` asks for it each time
 
 
-class _Waiter(NamedTuple):
-    """A sender in the queue; its future completes with whether it may go ahead."""
-
-    future: asyncio.Future[bool]
-    cost: int
-    exclusive: bool
-    """It wants the connection to itself, for a message in fragments."""
-
-
 class Outbox:
     """Gathers messages for one transport, whose owner it is.
 
@@ -57,35 +43,39 @@ class Outbox:
 
     def __init__(self, transport: Transport, config: BatchConfig, *, gather: bool) -> None:
         self.transport = transport
+        self.gate = LONE
         self.quick = False
-        """The gate is GATHER, and a message with `first` needs nothing but to be appended to `run`."""
-        self.gate = Gate.LONE
-        self.left = config.quota
-        """What may still be appended before somebody has to look; each message costs its size and `MESSAGE_COST`."""
+        """A message that begins with `first` needs only to be appended to `run`, within `room` and `max_size`."""
         self.run: list[bytes] = []
         """The payloads gathered last."""
-        self.first = _TEXT
+        self.first = FIN | TEXT
         """The first byte that their frames want."""
+        self.room = 0
+        """Payloads that `run` may have before the batch is nearly full."""
+        self.size = 0
+        """Bytes of all payloads that have gathered."""
+        self.max_size = 0
+        """Bytes below which the batch is not full."""
         self.fragmenting = False
         """A message is being sent in fragments."""
         self.ending = False
         """No new senders: the connection closes when those that are here have been served."""
-        self.thread = get_ident()
-        """Where the connection lives. Asking for the thread costs a sixth of asking for the running loop."""
         self.ended = False
         """The connection closes, or is closed: nothing can be written any more."""
+        self.thread = get_ident()
+        """Where the connection lives. Asking for the thread costs a sixth of asking for the running loop."""
         self._loop = transport.loop
         self._config = config
         self._gather = gather
         self._linger = gather and config.batch_timeout > 0
-        self._runs: list[tuple[int, list[bytes]]] = []
-        self._allotted = config.quota
+        self._earlier: list[tuple[int, list[bytes]]] = []
+        self._earlier_count = 0
         self._ticking = False
-        self._advancing = False
-        self._waiters: deque[_Waiter] = deque()
-        self._granted = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._resting = False
+        self._turns = Turns(self._loop)
         self._writes = 0
-        self._watchers: list[asyncio.Future[None]] = []
+        self._changed = Signal(self._loop)
         transport.owner = self
 
     # Accepting
@@ -97,53 +87,33 @@ class Outbox:
             ConnectionClosed: the connection is closed, or closing.
             WrongLoop: called from another event loop or thread.
         """
-        if self.gate is Gate.LONE:
+        if self.gate is LONE:
             self.begin(first, payload)
             return
         self.check_loop()
-        await self._turn(len(payload) + MESSAGE_COST)
+        if self.gate is Gate.SHUT or not self._may_take(len(payload)):
+            await self._turn(len(payload))
         self._take(first, payload)
 
-    def check_loop(self) -> None:
-        """Raise WrongLoop if another event loop or thread calls."""
-        if asyncio.get_running_loop() is not self._loop:
-            raise WrongLoop
-
-    async def accept_many(self, messages: Sequence[DataLike]) -> None:
-        """Take messages, one after the other, many at a time; cancelled, it has taken the first so many."""
-        position = 0
-        self.check_loop()
-        if len(messages) > 1 and self.gate is Gate.LONE and self._gather:
+    def expect_more(self) -> None:
+        """Let the next message gather, though it is the first of this loop iteration: others come behind it."""
+        if self.gate is LONE and self._gather:
             self._open_tick()
-            self._settle()
-        while position < len(messages):
-            chunk = messages[position : position + CHUNK]
-            taken = self._take_chunk(chunk) if self.quick else 0
-            if not taken:
-                await self.accept(*encode(messages[position]))
-                taken = 1
-            position += taken
 
-    def _take_chunk(self, chunk: Sequence[DataLike]) -> int:
-        """Append ``chunk`` if it is of one kind and fits."""
-        kinds = set(map(type, chunk))
-        if kinds == {str}:
-            first = _TEXT
-            try:
-                payloads: list[bytes] = [encode(message)[1] for message in chunk]
-            except SerializationError:
-                return 0  # one by one, so that those before it are taken
-        elif kinds == {bytes}:
-            first, payloads = _BINARY, chunk  # type: ignore[assignment]
-        else:
-            return 0
-        left = self.left - sum(map(len, payloads)) - MESSAGE_COST * len(payloads)
-        if left < 0:
-            return 0
+    @property
+    def spare(self) -> int:
+        """Messages that may be appended without a look."""
+        return max(0, self.room - len(self.run)) if self.quick else 0
+
+    def append_all(self, first: int, payloads: list[bytes]) -> bool:
+        """Append no more than `spare` messages, unless their bytes make the batch full."""
+        size = self.size + sum(map(len, payloads))
+        if size >= self.max_size:
+            return False
         self._switch(first)
-        self.left = left
+        self.size = size
         self.run += payloads
-        return len(payloads)
+        return True
 
     def begin(self, first: int, payload: bytes) -> None:
         """Take the first message of a loop iteration: the gate is LONE.
@@ -151,27 +121,28 @@ class Outbox:
         Raises:
             WrongLoop: called from another event loop or thread.
         """
-        if asyncio.get_running_loop() is not self._loop:
-            raise WrongLoop
+        self.check_loop()
         if self._linger:
-            self._open_tick()
-            self._settle()
-            self._push(first, payload)
+            self._take(first, payload)
             return
         transport = self.transport
         if transport.encode is not None:
             first, payload = transport.encode(first, payload)
         self._write_first(transport.frames.one(first, payload))
 
+    def check_loop(self) -> None:
+        """Raise WrongLoop in another event loop or thread than the connection's."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise WrongLoop
+
     def _write_first(self, frame: bytes) -> None:
-        transport = self.transport
         self._writes += 1
-        transport.write(frame)
+        self.transport.write(frame)
         if self._gather:
             self._ticking = True
             self._loop.call_soon(self._tick)
             self.gate = Gate.GATHER
-            self.quick = transport.encode is None
+            self.quick = self.transport.encode is None
         else:
             self._settle()
 
@@ -182,212 +153,192 @@ class Outbox:
             frame: of the message, unmasked and without extensions.
         """
         transport = self.transport
-        if self.gate is LONE and not self._linger:
-            if transport.encode is None and not transport.frames.masked:
-                self._write_first(frame)
-            else:
-                self.begin(first, payload)
-        elif not self._gather:
-            self._write_one(first, payload)
+        if self.gate is not LONE or self._linger:
+            self._take(first, payload)
+        elif transport.encode is None and not transport.frames.masked:
+            self._write_first(frame)
         else:
-            self._push(first, payload)
-            if self.left < 0 and not transport.blocked:
-                self.write_out()
-            if not self._ticking:
-                self._open_tick()
-                self._settle()
+            self.begin(first, payload)
 
     def _take(self, first: int, payload: bytes) -> None:
-        """Take a message whose turn it is, and which `left` was charged for."""
-        if self._gather:
-            self.left += len(payload) + MESSAGE_COST
-            self._push(first, payload)
+        """Take a message whose turn it is."""
+        if not self._gather:
+            self.write_one(first, payload)
+            self._let_through()
+            return
+        self._push(first, payload)
+        if not self.transport.blocked and self._config.is_full(self._count, self.size):
+            self.write_out()
+            self._rest()
+        if self.run and not self._ticking:
             self._open_tick()
-        else:
-            self._write_one(first, payload)
-            self._advance()  # no tick will
-        self._settle()
-
-    def _write_one(self, first: int, payload: bytes) -> None:
-        if self.transport.encode is not None:
-            first, payload = self.transport.encode(first, payload)
-        self._writes += 1
-        self.transport.write(self.transport.frames.one(first, payload))
+        if self.gate is Gate.SHUT:
+            self._let_through()
 
     def _push(self, first: int, payload: bytes) -> None:
         if self.transport.encode is not None:
             first, payload = self.transport.encode(first, payload)
         self._switch(first)
-        self.left -= len(payload) + MESSAGE_COST
+        self.size += len(payload)
         self.run.append(payload)
 
     def _switch(self, first: int) -> None:
         """Make `run` one whose frames begin with ``first``."""
         if first != self.first:
             if self.run:
-                self._runs.append((self.first, self.run))
+                self._earlier.append((self.first, self.run))
+                self._earlier_count += len(self.run)
                 self.run = []
+                self._set_limits()
             self.first = first
+
+    @property
+    def _count(self) -> int:
+        return self._earlier_count + len(self.run)
 
     # Turns
 
-    async def _turn(self, cost: int, *, exclusive: bool = False) -> None:
-        """Wait until a message that costs so much may be taken, and charge for it."""
-        if self.ended or self.ending or self.transport.state is not State.OPEN:
+    async def _turn(self, size: int, *, exclusive: bool = False) -> None:
+        """Wait until a message of so many bytes may be taken, which the caller does at once."""
+        if self.ended or self.ending:
             await self.raise_closed()
-        if not (self._waiters or self._granted or self.fragmenting) and self._has_room(cost):
-            self._grant(cost, exclusive=exclusive)
-            return
-        waiter = _Waiter(self._loop.create_future(), cost, exclusive)
-        self._waiters.append(waiter)
-        if not self._advancing:
-            self._advancing = True
-            self._loop.call_soon(self._go_on)
-        self._settle()
+        alone = not self._turns
+        turn = self._turns.join(size, exclusive=exclusive)
+        if alone:  # else whoever was let through has to take first
+            self._let_through()
         try:
-            may_go = await waiter.future
+            may_go = await turn.future
         except asyncio.CancelledError:
-            self._withdraw(waiter)
-            raise
-        if not may_go:
-            await self.raise_closed()
-        self._granted -= 1
-        if self.ended:  # between the grant and now
-            if exclusive:
+            if self._turns.withdraw(turn) and exclusive:
                 self.fragmenting = False
+            self._let_through()
+            raise
+        if may_go:
+            self._turns.keep(turn)
+        if self.ended:  # perhaps only since the promise
             await self.raise_closed()
 
-    def _has_room(self, cost: int) -> bool:
-        """Whether something that costs so much can be gathered, once the batch has been written if it was full."""
-        if self.transport.blocked:
-            return self._gather and self._may_gather_more(cost)
-        if cost <= self.left or not self._gather:
-            return True
-        self.write_out()
-        return False  # the loop's turn: a million sends in a row must not starve other tasks
-
-    def _may_gather_more(self, cost: int) -> bool:
-        """While the socket takes nothing: raise the allotment, within the bounds."""
-        if cost <= self.left:
-            return True
-        pending = self._allotted - self.left
-        messages = self._granted + len(self.run) + sum(len(payloads) for _, payloads in self._runs)
-        config = self._config
-        if pending and (pending + cost > config.max_pending_bytes or messages >= config.max_pending_messages):
+    def _may_go(self, turn: Turn) -> bool:
+        """Whether the first who waits may be let through."""
+        if self.fragmenting or self._resting or (turn.exclusive and self._turns.promised):
             return False
-        room = (config.max_pending_messages - messages) * MESSAGE_COST
-        more = max(cost, min(config.quota, config.max_pending_bytes - pending, room)) - self.left
-        self.left += more
-        self._allotted += more
+        if not self._may_take(turn.size):
+            return False
+        self.fragmenting = turn.exclusive
         return True
 
-    def _grant(self, cost: int, *, exclusive: bool) -> None:
-        self.left -= cost
-        self.fragmenting = exclusive
+    def _may_take(self, size: int) -> bool:
+        """Whether a message of so many bytes may be taken, what is promised counted as taken."""
+        promised = self._turns.promised
+        if not self._gather:
+            return not (promised or self.transport.blocked)
+        messages, pending = self._count + promised, self.size + self._turns.promised_bytes
+        if self.transport.blocked:
+            return self._config.has_room(messages, pending, size)
+        return not self._config.is_full(messages, pending)
 
-    def _withdraw(self, waiter: _Waiter) -> None:
-        """A sender was cancelled; if it had been let through, the next one goes."""
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
-        elif not waiter.future.cancelled() and waiter.future.result():
-            self._granted -= 1
-            self.left += waiter.cost
-            if waiter.exclusive:
-                self.fragmenting = False
-        self._advance()
+    def _let_through(self) -> None:
+        if not self.ended:
+            self._turns.let_through(self._may_go)
         self._settle()
 
-    def _advance(self) -> None:
-        """Let through who waits, first come first served, as far as there is room."""
-        fresh = True
-        while self._waiters and not self.fragmenting and not self.ended:
-            waiter = self._waiters[0]
-            if waiter.exclusive and self._granted:
-                return
-            if self.transport.blocked:
-                if not (self._gather and self._may_gather_more(waiter.cost)):
-                    return
-            elif not fresh and (waiter.cost > self.left or not self._gather):
-                return
-            fresh = False
-            self._waiters.popleft()
-            if waiter.future.done():
-                continue
-            self._grant(waiter.cost, exclusive=waiter.exclusive)
-            self._granted += 1
-            waiter.future.set_result(True)
+    def _rest(self) -> None:
+        """Shut the gate until the event loop has had its turn."""
+        if not self._resting:
+            self._resting = True
+            self._loop.call_soon(self._rested)
+            self._settle()
+
+    def _rested(self) -> None:
+        self._resting = False
+        self._let_through()
 
     def _settle(self) -> None:
         """Set the gate by what is going on, and tell who watches."""
-        if self.ended or self.ending or self._waiters or self._granted or self.fragmenting:
+        if self.ended or self.ending or self._turns or self.fragmenting or self._resting:
             self.gate = Gate.SHUT
-        elif self._ticking or self.transport.blocked:
-            self.gate = Gate.GATHER
+        elif not self._ticking and not self.transport.blocked:
+            self.gate = LONE
         else:
-            self.gate = Gate.LONE
-        self.quick = self.gate is Gate.GATHER and self._gather and self.transport.encode is None
-        if self._watchers:
-            watchers, self._watchers = self._watchers, []
-            for watcher in watchers:
-                if not watcher.done():
-                    watcher.set_result(None)
+            self.gate = Gate.GATHER if self._gather else Gate.SHUT
+        self.quick = self.gate is Gate.GATHER and self.transport.encode is None
+        self._set_limits()
+        if self._changed:
+            self._changed.fire()
+
+    def _set_limits(self) -> None:
+        """How far `run` may grow without a look: the message that fills a batch needs one."""
+        config = self._config
+        if self.transport.blocked:
+            most, self.max_size = config.max_pending_messages, config.max_pending_bytes
+        else:
+            most, self.max_size = config.full_batch
+            most -= 1
+        self.room = most - self._earlier_count
 
     # Writing
 
     def _open_tick(self) -> None:
-        if self._ticking:
-            return
         self._ticking = True
-        if self._config.batch_timeout:
-            self._loop.call_later(self._config.batch_timeout, self._tick)
+        if self._linger:
+            self._timer = self._loop.call_later(self._config.batch_timeout, self._tick)
         else:
             self._loop.call_soon(self._tick)
+        self._settle()
 
     def _tick(self) -> None:
         """The loop iteration ends, or the batch has waited long enough."""
         self._ticking = False
-        if self.gate is Gate.GATHER and not (self.run or self._watchers or self.transport.blocked):
-            self.gate = Gate.LONE
+        if self.gate is Gate.GATHER and not (self.run or self._changed or self.transport.blocked):
+            self.gate = LONE
             self.quick = False
         else:
-            self._go_on()
-
-    def _go_on(self) -> None:
-        self._advancing = False
-        if not self.transport.blocked:
-            self.write_out()
-        self._advance()
-        self._settle()
+            self.writable()
 
     def write_out(self) -> None:
         """Write what has gathered."""
         if self.run:
-            runs, last = self._runs, self.run
-            self.run = []
-            data = self.transport.frames.many(self.first, last)
-            if runs:
-                self._runs = []
-                data = b"".join([*(self.transport.frames.many(*run) for run in runs), data])
+            data = self.transport.frames.many(self.first, self.run)
+            if self._earlier:
+                data = b"".join([*(self.transport.frames.many(*run) for run in self._earlier), data])
+            self._clear()
             self.transport.write(data)
         self._writes += 1
-        self.left = self._allotted = self._config.quota
+
+    def write_one(self, first: int, payload: bytes) -> None:
+        """Write one message, or a fragment of one."""
+        if self.transport.encode is not None:
+            first, payload = self.transport.encode(first, payload)
+        self._writes += 1
+        self.transport.write(self.transport.frames.one(first, payload))
+
+    def _clear(self) -> None:
+        self.run = []
+        self._earlier = []
+        self._earlier_count = self.size = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._ticking = False
+        self._set_limits()
 
     async def flush(self) -> None:
         """Wait until what has been accepted is written to the socket.
 
         Raises:
-            ConnectionClosed: it was closed before.
+            ConnectionClosed: the connection closes, or has been closed.
+            WrongLoop: called from another event loop or thread.
         """
         self.check_loop()
         writes = self._writes
         while self.run and self._writes == writes and not self.ended:
             if self.transport.blocked:
-                await self._changed()
+                await self._changed.wait()
             else:
                 self.write_out()
-        if self.transport.state is State.OPEN:
+        if not self.ended:
             await self.transport.drained()
-        if self.transport.state is not State.OPEN:
+        if self.ended:
             await self.raise_closed()
 
     async def drain(self) -> None:
@@ -395,64 +346,60 @@ class Outbox:
         self.ending = True
         self._settle()
         while not self.ended:
-            waiting = self._waiters or self._granted or self.fragmenting
-            if not waiting and not self.transport.blocked:
+            if not (self._turns or self.fragmenting or self.transport.blocked):
                 self.write_out()
                 return
-            await self._changed()
-
-    async def _changed(self) -> None:
-        watcher = self._loop.create_future()
-        self._watchers.append(watcher)
-        await watcher
+            await self._changed.wait()
 
     # Fragmented messages
 
     async def begin_fragments(self) -> None:
-        """Wait for a turn, and keep all others out until `end_fragments`."""
+        """Wait for a turn, and keep all others out until `end_fragments`.
+
+        Raises:
+            ConnectionClosed: the connection is closed, or closing.
+            WrongLoop: called from another event loop or thread.
+        """
         self.check_loop()
-        await self._turn(MESSAGE_COST, exclusive=True)
-        self._settle()
+        await self._turn(0, exclusive=True)
 
     async def fragment(self, first: int, payload: bytes) -> None:
         """Write a frame of the message in fragments, behind what was accepted before it."""
         while self.transport.blocked and not self.ended:
-            await self._changed()
-        if self.ended or self.transport.state is not State.OPEN:
+            await self._changed.wait()
+        if self.ended:
             await self.raise_closed()
         self.write_out()
-        self._write_one(first, payload)
+        self.write_one(first, payload)
 
     def end_fragments(self) -> None:
         """Let others send again."""
         self.fragmenting = False
-        self._advance()
-        self._settle()
+        self._let_through()
 
     # What the transport tells
 
     def writable(self) -> None:
-        self._go_on()
+        if not self.transport.blocked:
+            self.write_out()
+        self._let_through()
 
     def control(self) -> None:
         if self.run and not self.transport.blocked:
             self.write_out()
 
     def closing(self) -> None:
-        self.write_out()
+        if self.run:
+            self.write_out()
         self._end()
 
     def closed(self) -> None:
-        self._runs.clear()
-        self.run = []
+        self._clear()
         self._end()
 
     def _end(self) -> None:
         self.ended = True
-        for waiter in self._waiters:
-            if not waiter.future.done():
-                waiter.future.set_result(False)
-        self._waiters.clear()
+        self._turns.refuse_all()
         self._settle()
 
     async def raise_closed(self) -> Any:

@@ -122,7 +122,7 @@ async def ask(job: Job, findings: Findings, core: int | None, tell: Tell) -> Non
     findings.round_trip.append(await run_job(job, core, tell))
 
 
-async def count(job: Job, findings: Findings, core: int | None, tell: Tell) -> None:
+async def count(job: Job, findings: Findings, core: int | None, tell: Tell) -> None:  # noqa: ARG001 - a step like others
     """Count system calls, which takes a run of its own."""
     findings.syscalls = await asyncio.to_thread(syscalls_per_message, job, COUNTED_MESSAGES)
 

@@ -121,10 +121,10 @@ async def _one_way_to_any(client: Client, job: Job, tell: Tell) -> Run:
         await _send_telling(client, messages, tell)
         await client.ping()
         timing = clock.stop()
+        await client.close()  # while answers are still read: with a full queue websockets takes its close_timeout
     finally:
         drain_task.cancel()
-        await asyncio.wait([drain_task])
-    await client.close()
+        await asyncio.gather(drain_task, return_exceptions=True)
     return Run(messages=job.messages, **timing)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from statistics import median
-from typing import Any, Self
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +55,6 @@ class Run:
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "rate": self.rate}
-
-    @classmethod
-    def of_json(cls, values: dict[str, Any]) -> Self:
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:

@@ -356,6 +356,7 @@ class Endpoint:
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         if self.state is State.OPEN:
+            self.owner.closing()
             self.protocol.send_close(code, reason)
             self.inbox.close()
             self._write_answers()

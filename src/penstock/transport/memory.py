@@ -24,6 +24,8 @@ from penstock.transport.endpoint import Endpoint
 
 CHUNK_BYTES = 65_536
 """What one read brings at most, as with a socket."""
+MAX_CONTROL = 125
+"""Bytes in a control frame (RFC 6455 section 5.5)."""
 
 
 class Pipe(asyncio.Transport):
@@ -148,7 +150,10 @@ class MemoryEndpoint(Endpoint):
 
     def _parse(self) -> Generator[None, None, Frame]:
         masked = self.protocol.side is Side.SERVER
-        return Frame.parse(self._reader.read_exact, mask=masked, max_size=self.room())
+        room = self.room()
+        if room is not None:
+            room = max(room, MAX_CONTROL)  # limits are for data, which `receive` looks at again
+        return Frame.parse(self._reader.read_exact, mask=masked, max_size=room)
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed_data(data)

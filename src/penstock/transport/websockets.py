@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Coroutine
+from functools import partial
 from typing import Any
 
 from websockets.asyncio import client, server
 from websockets.asyncio.connection import Connection as WebsocketsConnection
+from websockets.frames import Opcode
 from websockets.protocol import Side
 
 from penstock.errors import CertificateRefused
@@ -189,7 +191,13 @@ class WebsocketsTransport:
         messages = [await self.ws.recv()]
         frames = self.ws.recv_messages.frames.queue
         while frames and frames[0].fin and len(messages) != max:
-            messages.append(await self.ws.recv())  # does not wait: the message is whole
+            frame = frames[0]
+            data = await self.ws.recv(decode=False)  # does not wait: the message is whole
+            try:
+                messages.append(data.decode() if frame.opcode is Opcode.TEXT else data)
+            except UnicodeDecodeError:
+                frames.appendleft(frame)  # the next call's business
+                break
         return messages
 
     def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]:
@@ -203,7 +211,10 @@ class WebsocketsTransport:
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         self._read_on()
-        await self.ws.close(code, reason)
+        if self.state is State.CLOSED:
+            await self.ws.wait_closed()  # its close() aborts the asyncio transport, which may fail when that is gone
+        else:
+            await self.ws.close(code, reason)
 
     def fail(self, code: int, reason: str) -> None:
         self._read_on()
@@ -315,7 +326,7 @@ async def listen(incoming: Incoming, host: Any, port: int | None, options: Serve
         ws.carried.opened(options.ping_interval, options.ping_timeout)
         await incoming.opened(ws.connection)
 
-    return await server.serve(
+    listening = await server.serve(
         handle,
         host,
         port,
@@ -327,3 +338,6 @@ async def listen(incoming: Incoming, host: Any, port: int | None, options: Serve
         create_connection=Accepted,
         **_shared_arguments(options),
     )
+    # Whoever listens closes the connections, after what they have accepted was written.
+    listening.close = partial(listening.close, close_connections=False)  # type: ignore[method-assign]
+    return listening

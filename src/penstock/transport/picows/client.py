@@ -10,7 +10,7 @@ import picows
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidUpgrade
 from websockets.extensions.permessage_deflate import enable_client_permessage_deflate
-from websockets.proxy import get_proxy
+from websockets.proxy import Proxy, get_proxy, parse_proxy
 
 from penstock.errors import CertificateRefused
 from penstock.transport.base import (
@@ -26,6 +26,7 @@ from penstock.transport.base import (
 from penstock.transport.dial import dial
 from penstock.transport.endpoint import Endpoint
 from penstock.transport.picows.listener import READ_BUFFER_BYTES, Listener, logger, max_frame_size
+from penstock.transport.tunnel import tunnel
 
 NETWORK = frozenset(
     (
@@ -33,7 +34,6 @@ NETWORK = frozenset(
         "host",
         "local_addr",
         "port",
-        "proxy_ssl",
         "server_hostname",
         "sock",
         "ssl",
@@ -47,7 +47,7 @@ _OF_PICOWS = frozenset(("connection", "sec-websocket-key", "sec-websocket-versio
 
 
 class HandshakeTooStrict(Exception):  # noqa: N818 - it asks for another transport, and never reaches a user
-    """``picows`` refuses a handshake that is valid; another transport has to be tried."""
+    """``picows`` refuses a handshake that is valid, or has no such proxies; another transport has to be tried."""
 
 
 async def connect(uri: WebSocketURI, options: ClientOptions) -> Endpoint:
@@ -97,6 +97,9 @@ class _Attempt:
         self._uri, self._options = uri, options
         self._network = options.network
         self._socket: socket.socket | None = None
+        self._proxy = _proxy_for(uri, options)
+        if self._proxy is not None and self._proxy.scheme == "https":
+            raise HandshakeTooStrict
         extensions = options.extensions
         if options.compression == "deflate":
             extensions = enable_client_permessage_deflate(extensions)
@@ -117,7 +120,7 @@ class _Attempt:
         self.headers = [pair for pair in request.headers.raw_items() if pair[0].lower() not in _OF_PICOWS]
 
     def arguments(self) -> dict[str, Any]:
-        """Proxy and TLS, as ``ws_connect`` wants them."""
+        """What concerns TLS, as ``ws_connect`` wants it."""
         network = self._network
         arguments = {name: network[name] for name in network if name.startswith("ssl_")}
         if self._uri.secure:
@@ -125,25 +128,17 @@ class _Attempt:
                 arguments["server_hostname"] = network["server_hostname"]
             if isinstance(network.get("ssl"), ssl.SSLContext):
                 arguments["ssl_context"] = network["ssl"]
-        proxy = self._options.proxy
-        if proxy is True:
-            proxy = get_proxy(self._uri)
-        if proxy is not None and network.get("sock") is None:
-            arguments["proxy"] = proxy
-            arguments["proxy_ssl_context"] = network.get("proxy_ssl")
         return arguments
 
     async def socket(self, target: picows.WSParsedURL) -> socket.socket:
         network = self._network
+        way = {name: network[name] for name in ("family", "local_addr") if name in network}
         if network.get("sock") is not None:
             self._socket = network["sock"]
+        elif self._proxy is not None:
+            self._socket = await tunnel(self._proxy, self._uri, self._options.user_agent_header, **way)
         else:
-            self._socket = await dial(
-                network.get("host") or target.host,
-                network.get("port") or target.port,
-                family=network.get("family", 0),
-                local_addr=network.get("local_addr"),
-            )
+            self._socket = await dial(network.get("host") or target.host, network.get("port") or target.port, **way)
         assert self._socket is not None
         return self._socket
 
@@ -184,6 +179,13 @@ class _Attempt:
         protocol.receive_data((exc.raw_header or b"") + b"\r\n\r\n" + (exc.raw_body or b""))
         protocol.receive_eof()
         return protocol.handshake_exc or InvalidMessage("did not receive a valid HTTP response")
+
+
+def _proxy_for(uri: WebSocketURI, options: ClientOptions) -> Proxy | None:
+    if options.network.get("sock") is not None:
+        return None
+    proxy = get_proxy(uri) if options.proxy is True else options.proxy
+    return None if proxy is None else parse_proxy(proxy)
 
 
 def _response(exc: picows.WSInvalidStatusError) -> Response:

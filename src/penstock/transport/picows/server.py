@@ -23,6 +23,10 @@ async def listen(incoming: Incoming, host: Any, port: int | None, options: Serve
     def accept(request: picows.WSUpgradeRequest) -> picows.WSUpgradeResponseWithListener:
         return _Handshake(incoming, options).answer(request)
 
+    network = dict(options.network)
+    if network.get("ssl") is not None:
+        network.setdefault("ssl_handshake_timeout", options.open_timeout)
+        network.setdefault("ssl_shutdown_timeout", options.close_timeout)
     return await picows.ws_create_server(
         accept,
         host,
@@ -32,7 +36,7 @@ async def listen(incoming: Incoming, host: Any, port: int | None, options: Serve
         enable_auto_pong=False,
         max_frame_size=max_frame_size(options),
         read_buffer_init_size=READ_BUFFER_BYTES,
-        **options.network,
+        **network,
     )
 
 

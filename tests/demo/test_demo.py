@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+
+import pytest
+from rich.console import Console
+
+from penstock.demo import tour as tour_module
+from penstock.demo.table import as_json, ratio, table
+from penstock.demo.tour import Findings, Tour
+from penstock.traffic.measure import Run
+from penstock.traffic.server import SERVERS
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tour_module, "TRIAL_MESSAGES", 500)
+    monkeypatch.setattr(tour_module, "ONE_WAY_SECONDS", 0.01)
+    monkeypatch.setattr(tour_module, "ROUND_TRIPS", 100)
+    monkeypatch.setattr(tour_module, "COUNTED_MESSAGES", 500)
+
+
+def shown(tour: Tour) -> str:
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(table(tour))
+    return capture.get()
+
+
+@pytest.mark.usefixtures("small")
+async def test_the_tour_measures_both_ways_in_every_figure() -> None:
+    shares: list[float] = []
+    tour = Tour(None, 64)
+    await tour.run(lambda _, share: shares.append(share))
+    assert shares[-1] == 1
+    assert shares == sorted(shares)
+    figures = as_json(tour)["figures"]
+    for key in ("messages_per_second", "client_cpu", "server_cpu", "p50_seconds", "p99_seconds"):
+        assert figures[key]["plain"] > 0, key
+        assert figures[key]["penstock"] > 0, key
+        assert figures[key]["ratio"] == pytest.approx(figures[key]["penstock"] / figures[key]["plain"])
+    assert "embedded server" in shown(tour)
+
+
+@pytest.mark.usefixtures("small")
+async def test_the_tour_visits_a_server_of_the_users() -> None:
+    async with SERVERS["websockets"]() as port:
+        tour = Tour(f"ws://127.0.0.1:{port}/echo", 32)
+        await tour.run(lambda *_: None)
+    figures = as_json(tour)["figures"]
+    assert figures["messages_per_second"]["penstock"] > 0
+    assert figures["p50_seconds"]["plain"] > 0
+    assert figures["server_cpu"]["plain"] is None
+    assert "not measured" in shown(tour)
+
+
+@pytest.mark.usefixtures("small")
+async def test_the_tour_ends_in_time_with_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    def clock() -> Iterator[float]:
+        yield from (0, 1, 2)
+        yield from itertools.repeat(100.0)
+
+    ticks = clock()
+    monkeypatch.setattr(tour_module, "time", type("Clock", (), {"monotonic": staticmethod(lambda: next(ticks))}))
+    before = time.monotonic()
+    tour = Tour(None, 64)
+    await tour.run(lambda *_: None)
+    assert time.monotonic() - before < 30
+    assert len(tour.findings["websockets"].one_way) == len(tour.findings["penstock"].one_way) == 1
+    assert tour.findings["penstock"].answering is None
+    assert shown(tour).count("not measured") == 6
+
+
+def test_a_ratio_is_of_penstock_to_the_plain_way() -> None:
+    assert ratio(100, 2150) == "21.5x"
+    assert ratio(100, 98) == "0.98x"
+    assert ratio(2, 0.01) == "0.005x"
+    assert ratio(0, 5) == ""
+    assert ratio(None, 5) == ""
+    assert ratio(5, None) == ""
+
+
+def test_the_table_shows_the_medians() -> None:
+    tour = Tour(None, 64)
+    tour.findings["websockets"] = Findings([Run(messages=100, seconds=1), Run(messages=300, seconds=1)])
+    tour.findings["penstock"] = Findings([Run(messages=4000, seconds=1, wire_bytes=80_000)])
+    text = shown(tour)
+    assert "4,000" in text
+    assert "20.0x" in text

@@ -1,0 +1,152 @@
+"""Where a server listens: ports, hosts, sockets, TLS, Unix sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import pytest
+import websockets
+
+import penstock
+from support.certificates import server_tls, trusting
+from support.servers import TRANSPORTS, each_transport, echo, port_of, url_of
+
+pytestmark = pytest.mark.timeout(20)
+
+
+async def hello(client: Any) -> None:
+    await client.send("hello")
+    assert await client.recv() == "hello"
+
+
+@each_transport
+async def test_several_hosts_are_several_sockets(transport: Any) -> None:
+    async with penstock.serve(echo, ["127.0.0.1", "127.0.0.2"], 0, transport=transport) as server:
+        addresses = [sock.getsockname() for sock in server.sockets]
+        assert sorted(host for host, _ in addresses) == ["127.0.0.1", "127.0.0.2"]
+        for host, port in addresses:
+            async with websockets.connect(f"ws://{host}:{port}/") as client:
+                await hello(client)
+
+
+@each_transport
+async def test_no_host_is_all_interfaces(transport: Any) -> None:
+    async with penstock.serve(echo, None, 0, transport=transport) as server:
+        port = next(s.getsockname()[1] for s in server.sockets if s.family == socket.AF_INET)
+        async with websockets.connect(f"ws://127.0.0.2:{port}/") as client:
+            await hello(client)
+
+
+@each_transport
+async def test_a_socket_that_was_given_is_listened_on(transport: Any) -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    async with penstock.serve(echo, transport=transport, sock=sock) as server:
+        assert port_of(server) == port
+        async with websockets.connect(url_of(server)) as client:
+            await hello(client)
+
+
+@each_transport
+async def test_two_servers_may_share_a_port(transport: Any) -> None:
+    async with (
+        penstock.serve(echo, "127.0.0.1", 0, transport=transport, reuse_port=True) as one,
+        penstock.serve(echo, "127.0.0.1", port_of(one), transport=transport, reuse_port=True) as two,
+    ):
+        assert port_of(one) == port_of(two)
+
+
+@each_transport
+async def test_a_port_in_use_is_an_oserror(transport: Any) -> None:
+    async with penstock.serve(echo, "127.0.0.1", 0, transport=transport) as server:
+        with pytest.raises(OSError, match=str(port_of(server))):
+            await penstock.serve(echo, "127.0.0.1", port_of(server), transport=transport)
+
+
+@each_transport
+async def test_tls_is_served(transport: Any) -> None:
+    async with (
+        penstock.serve(echo, "127.0.0.1", 0, transport=transport, ssl=server_tls()) as server,
+        websockets.connect(url_of(server, scheme="wss"), ssl=trusting()) as client,
+    ):
+        await hello(client)
+
+
+@each_transport
+async def test_a_client_that_distrusts_the_server_does_not_disturb(transport: Any) -> None:
+    async with penstock.serve(echo, "127.0.0.1", 0, transport=transport, ssl=server_tls()) as server:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await websockets.connect(url_of(server, scheme="wss"))
+        async with websockets.connect(url_of(server, scheme="wss"), ssl=trusting()) as client:
+            await hello(client)
+
+
+@each_transport
+async def test_a_tls_handshake_that_does_not_come_is_bounded_by_open_timeout(transport: Any) -> None:
+    async with penstock.serve(echo, "127.0.0.1", 0, transport=transport, ssl=server_tls(), open_timeout=0.1) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+        async with asyncio.timeout(3):
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("transport", [None, "websockets"])
+async def test_unix_sockets_are_served(transport: Any, tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    async with penstock.unix_serve(echo, path, transport=transport) as server:
+        assert server.sockets[0].getsockname() == path
+        async with websockets.unix_connect(path) as client:
+            await hello(client)
+        assert server.is_serving()
+
+
+@pytest.mark.parametrize(("hook", "name"), [(None, "picows"), (lambda *_: None, "websockets")], ids=["plain", "hook"])
+async def test_the_transport_is_the_first_that_can_do_what_is_asked(hook: Any, name: str) -> None:
+    modules: list[str] = []
+
+    async def handler(conn: Any) -> None:
+        modules.append("websockets" if hasattr(conn.outbox.transport, "ws") else "picows")
+
+    async with (
+        penstock.serve(handler, "127.0.0.1", 0, process_request=hook) as server,
+        websockets.connect(url_of(server)) as client,
+    ):
+        await client.wait_closed()
+    assert modules == [name]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_handler_has_a_context_of_its_own(transport: Any) -> None:
+    var: ContextVar[str] = ContextVar("var", default="unset")
+    seen: list[str] = []
+
+    async def handler(conn: Any) -> None:
+        seen.append(var.get())
+        var.set(conn.request.path)
+        await conn.recv()
+        seen.append(var.get())
+
+    async with penstock.serve(handler, "127.0.0.1", 0, transport=transport) as server:
+        one, two = [await websockets.connect(url_of(server, path)) for path in ("/1", "/2")]
+        for client in (one, two):
+            await client.send("go on")
+            await client.wait_closed()
+    assert seen == ["unset", "unset", "/1", "/2"]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_plain_behaviour_can_be_asked_for(transport: Any) -> None:
+    async with (
+        penstock.serve(echo, "127.0.0.1", 0, transport=transport, optimize=False) as server,
+        penstock.connect(url_of(server), optimize=False) as client,
+    ):
+        for number in range(100):
+            await client.send(str(number))
+        assert [await client.recv() for _ in range(100)] == [str(number) for number in range(100)]

@@ -1,0 +1,113 @@
+"""Errors carry facts, and say what is wrong and what to do."""
+
+from __future__ import annotations
+
+import pickle
+import ssl
+
+import pytest
+
+import penstock
+from penstock import errors
+from penstock.errors import (
+    CertificateRefused,
+    ConnectionFailed,
+    MessageTypeError,
+    PerformanceError,
+    SerializationError,
+    WrongLoop,
+)
+
+EXAMPLES: list[tuple[PerformanceError, dict[str, str], list[str]]] = [
+    (PerformanceError(), {}, []),
+    (
+        ConnectionFailed("ws://nowhere", "no route to host"),
+        {"url": "ws://nowhere", "reason": "no route to host"},
+        ["cannot connect to ws://nowhere", "no route to host"],
+    ),
+    (
+        CertificateRefused("wss://self.signed", "self-signed certificate"),
+        {"url": "wss://self.signed", "reason": "self-signed certificate"},
+        ["wss://self.signed", "certificate was refused", "self-signed certificate", "cafile="],
+    ),
+    (
+        SerializationError("text holds a lone surrogate", "send it as bytes"),
+        {"what": "text holds a lone surrogate", "remedy": "send it as bytes"},
+        ["text holds a lone surrogate; send it as bytes"],
+    ),
+    (
+        MessageTypeError("int is no message", "send str"),
+        {"what": "int is no message", "remedy": "send str"},
+        ["int is no message; send str"],
+    ),
+    (WrongLoop(), {}, ["another event loop or thread", "run_coroutine_threadsafe"]),
+]
+every_error = pytest.mark.parametrize(("error", "facts", "says"), EXAMPLES, ids=lambda value: type(value).__name__)
+
+
+def _all() -> set[type[PerformanceError]]:
+    return {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, PerformanceError)}
+
+
+def test_every_error_is_an_example_here() -> None:
+    assert {type(error) for error, _, _ in EXAMPLES} == _all()
+
+
+@every_error
+def test_an_error_has_its_facts_as_attributes(error: PerformanceError, facts: dict[str, str], says: list[str]) -> None:
+    assert {name: getattr(error, name) for name in facts} == facts
+
+
+@every_error
+def test_an_error_says_what_is_wrong_and_what_to_do(
+    error: PerformanceError, facts: dict[str, str], says: list[str]
+) -> None:
+    for words in says:
+        assert words in str(error)
+
+
+@every_error
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_an_error_survives_pickling(
+    error: PerformanceError, facts: dict[str, str], says: list[str], protocol: int
+) -> None:
+    copy = pickle.loads(pickle.dumps(error, protocol))
+    assert type(copy) is type(error)
+    assert {name: getattr(copy, name) for name in facts} == facts
+    assert str(copy) == str(error)
+
+
+@every_error
+def test_an_error_stands_in_the_tree_drawn_at_the_top(
+    error: PerformanceError, facts: dict[str, str], says: list[str]
+) -> None:
+    assert isinstance(error, PerformanceError)
+    assert type(error).__name__ in (errors.__doc__ or "")
+    assert type(error).__doc__
+
+
+@pytest.mark.parametrize(
+    ("error", "parents"),
+    [
+        (ConnectionFailed, {OSError}),
+        (CertificateRefused, {ConnectionFailed, ssl.SSLCertVerificationError, ssl.SSLError, OSError, ValueError}),
+        (SerializationError, {ValueError}),
+        (MessageTypeError, {TypeError}),
+        (WrongLoop, {RuntimeError}),
+    ],
+)
+def test_an_error_is_caught_by_who_expects_the_standard_one(
+    error: type[PerformanceError], parents: set[type[Exception]]
+) -> None:
+    assert parents <= set(error.__mro__)
+
+
+def test_a_failed_connection_is_not_a_wrong_message() -> None:
+    assert not issubclass(ConnectionFailed, ValueError)
+    assert not issubclass(SerializationError, OSError)
+
+
+def test_the_public_names_are_the_same_classes() -> None:
+    assert penstock.PerformanceError is PerformanceError
+    assert penstock.ConnectionFailed is ConnectionFailed
+    assert penstock.CertificateRefused is CertificateRefused

@@ -1,0 +1,129 @@
+"""Jobs, run in this process against the embedded servers."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from penstock.traffic import jobs
+from penstock.traffic.jobs import WORK, LossError, allow_descriptors, make_messages
+from penstock.traffic.libraries import BROADCASTERS, LIBRARIES
+from penstock.traffic.measure import Job, Run
+from penstock.traffic.server import SERVERS
+
+
+async def run(job: Job) -> tuple[Run, list[int]]:
+    told: list[int] = []
+    return await WORK[job.work](job, told.append), told
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("kind", ["picows", "websockets"])
+async def test_every_library_brings_every_message_to_every_sink(library: str, kind: str) -> None:
+    async with SERVERS[kind]() as port:
+        url = f"ws://127.0.0.1:{port}/sink"
+        result, told = await run(Job(work="one-way", library=library, url=url, messages=500))
+    assert result.messages == 500
+    assert result.seconds > 0
+    assert result.server_cpu is not None
+    assert told[-1] == 500
+    assert told == sorted(told)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("kind", ["picows", "websockets"])
+async def test_every_library_makes_round_trips(library: str, kind: str) -> None:
+    async with SERVERS[kind]() as port:
+        url = f"ws://127.0.0.1:{port}/echo"
+        result, told = await run(Job(work="round-trip", library=library, url=url, messages=50))
+    assert result.messages == 50
+    assert 0 < result.p50 <= result.p99
+    assert told[-1] == 50
+
+
+@pytest.mark.parametrize("path", ["/echo", "/sink"])
+@pytest.mark.parametrize("library", ["picows", "websockets", "penstock"])
+async def test_a_server_that_does_not_count_is_asked_by_ping(library: str, path: str) -> None:
+    async with SERVERS["picows"]() as port:
+        url = f"ws://127.0.0.1:{port}{path}"
+        sent, _ = await run(Job(work="one-way", library=library, url=url, messages=300, embedded=False))
+        asked, _ = await run(Job(work="round-trip", library=library, url=url, messages=30, embedded=False))
+    assert sent.messages == 300
+    assert sent.server_cpu is None
+    assert asked.messages == 30
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells how many bytes a socket sent")
+async def test_the_bytes_on_the_wire_are_those_of_the_frames() -> None:
+    async with SERVERS["picows"]() as port:
+        url = f"ws://127.0.0.1:{port}/sink"
+        result, _ = await run(Job(work="one-way", library="penstock", url=url, messages=100, size_bytes=64))
+    question = 2 + 4 + len("count")
+    assert result.wire_bytes == 100 * (2 + 4 + 64) + question
+
+
+async def test_a_message_that_did_not_arrive_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def all_but_one(client: jobs.Client, messages: list[str], tell: jobs.Tell) -> None:
+        await client.send_all(messages[1:])
+
+    monkeypatch.setattr(jobs, "_send_telling", all_but_one)
+    async with SERVERS["picows"]() as port:
+        url = f"ws://127.0.0.1:{port}/sink"
+        with pytest.raises(LossError, match="10 messages were sent, but 9 arrived"):
+            await run(Job(work="one-way", library="penstock", url=url, messages=10))
+
+
+@pytest.mark.parametrize("library", BROADCASTERS)
+@pytest.mark.parametrize("burst", [1, 4])
+async def test_a_broadcast_reaches_the_whole_audience(library: str, burst: int) -> None:
+    async with SERVERS["audience"]() as port:
+        job = Job(
+            work="broadcast", library=library, url=f"ws://127.0.0.1:{port}", messages=8, connections=60, burst=burst
+        )
+        result, told = await run(job)
+    assert result.messages == 8 * 60
+    assert told[-1] == 8
+    assert result.p50 > 0
+
+
+async def test_held_connections_are_counted_by_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "HOLD_SECONDS", 0)
+    monkeypatch.setattr(jobs, "WARM_UP", 50)
+    async with SERVERS["picows"]() as port:
+        url = f"ws://127.0.0.1:{port}/sink"
+        result, _ = await run(Job(work="hold", library="penstock", url=url, messages=100, connections=100))
+    assert result.messages == 100
+    assert 0 < result.bytes_each < 1e6
+
+
+async def test_importing_is_timed() -> None:
+    result, told = await run(Job(work="import", library="penstock", messages=2))
+    assert result.messages == 2
+    assert 0.001 < result.p50 < 10
+    assert told[-1] == 2
+
+
+def test_messages_are_of_one_size_and_all_different() -> None:
+    messages = make_messages(1000, 8)
+    assert {len(message) for message in messages} == {8}
+    assert len(set(messages)) == 1000
+    assert make_messages(2, 0) == ["", ""]
+
+
+def test_too_many_connections_for_the_machine_are_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(jobs.resource, "getrlimit", lambda _: (100, 1000))
+    monkeypatch.setattr(jobs.resource, "setrlimit", lambda _, limits: set_limits.append(limits))
+    with pytest.raises(OSError, match="5000 connections need as many open files, the limit is 1000"):
+        allow_descriptors(5000)
+    allow_descriptors(50)
+    assert set_limits == []
+    allow_descriptors(500)
+    assert set_limits == [(500, 1000)]
+
+
+def test_a_mark_leaves_descriptors_alone() -> None:
+    jobs.mark(jobs.BEGIN)
+    os.fstat(0)

@@ -1,0 +1,48 @@
+"""What a type checker makes of the public names; mypy reads this file, nothing runs it.
+
+A ``type: ignore`` here is a claim: mypy reports it when the line is no error any more.
+"""
+
+from __future__ import annotations
+
+from typing import Any, assert_type
+
+import penstock
+from penstock import BatchConfig, Connection, Server, ServerConnection
+
+
+async def client() -> None:
+    async with penstock.connect("ws://localhost", batch=BatchConfig(batch_size=10)) as conn:
+        assert_type(conn, Connection)
+        await conn.send("text")
+        await conn.send(b"binary", text=True)
+        await conn.send(["in", "parts"])
+        await conn.send({"a": "dict"})  # keys are strings, so that a checker cannot tell it from fragments
+        await conn.send(5)  # type: ignore[arg-type]
+        await conn.send_many(b"x" for _ in range(3))
+        await conn.flush()
+        assert_type(await conn.recv(), str | bytes)
+        assert_type(await conn.recv(decode=True), str)
+        assert_type(await conn.recv(decode=False), bytes)
+        assert_type(await conn.recv_many(), list[str | bytes])
+        async for message in conn:
+            assert_type(message, str | bytes)
+        async for part in conn.recv_streaming():
+            assert_type(part, str | bytes)
+        assert_type(await (await conn.ping()), float)
+    assert_type(await penstock.connect("ws://localhost"), Connection)
+    async for again in penstock.connect("ws://localhost"):
+        assert_type(again, Connection)
+    penstock.connect("ws://localhost", transport="carrier pigeon")  # type: ignore[arg-type]
+
+
+async def handler(conn: ServerConnection) -> None:
+    assert_type(conn.server, Server)
+    penstock.broadcast(conn.server.connections, "hello")
+
+
+async def server(ws: Any) -> None:
+    async with penstock.serve(handler, "localhost", 8765) as running:
+        assert_type(running, Server)
+    assert_type(penstock.accelerate(ws), Connection)
+    penstock.accelerate("ws://localhost")  # type: ignore[arg-type]
