@@ -60,7 +60,12 @@ async def test_a_message_in_one_frame_is_one_piece(link: Link, opcode: int, deco
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 async def test_a_character_comes_with_its_last_byte(link: Link, opcode: int) -> None:
     async with link.raw() as (conn, raw):
-        for first, payload in ((opcode, b"<\xe2"), (CONT, b"\x82"), (CONT, b"\xac>\xf0\x9f"), (FIN | CONT, b"\x98\x80")):
+        for first, payload in (
+            (opcode, b"<\xe2"),
+            (CONT, b"\x82"),
+            (CONT, b"\xac>\xf0\x9f"),
+            (FIN | CONT, b"\x98\x80"),
+        ):
             raw.send(first, payload)
         assert await pieces(conn, decode=True) == ["<", "", "€>", "😀"]
 
@@ -113,7 +118,7 @@ async def test_a_stream_used_in_part_makes_receiving_impossible_and_closing_not(
             await conn.recv()
         with pytest.raises(ConcurrencyError, match="cannot call recv_streaming while another coroutine"):
             await pieces(conn)
-        answering = start(raw.answer_close())
+        answering = raw.answer_close()
         await conn.close()
         assert (await answering).close.code == 1000
 

@@ -193,8 +193,6 @@ async def test_both_ends_may_send_at_once(link: Link) -> None:
         async def receive(end: Any) -> list[Any]:
             return [await end.recv() for _ in range(200)]
 
-        _, _, ours, theirs = await asyncio.gather(
-            send(conn, "c"), send(peer, "p"), receive(conn), receive(peer)
-        )
+        _, _, ours, theirs = await asyncio.gather(send(conn, "c"), send(peer, "p"), receive(conn), receive(peer))
     assert ours == [f"p{number}" for number in range(200)]
     assert theirs == [f"c{number}" for number in range(200)]

@@ -97,7 +97,7 @@ async def test_a_tls_handshake_that_does_not_come_is_bounded_by_open_timeout(tra
         writer.transport.abort()
 
 
-@pytest.mark.parametrize("transport", [None, "websockets"])
+@each_transport
 async def test_unix_sockets_are_served(transport: Any, tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     async with penstock.unix_serve(echo, path, transport=transport) as server:
@@ -105,21 +105,6 @@ async def test_unix_sockets_are_served(transport: Any, tmp_path: Path) -> None:
         async with websockets.unix_connect(path) as client:
             await hello(client)
         assert server.is_serving()
-
-
-@pytest.mark.parametrize(("hook", "name"), [(None, "picows"), (lambda *_: None, "websockets")], ids=["plain", "hook"])
-async def test_the_transport_is_the_first_that_can_do_what_is_asked(hook: Any, name: str) -> None:
-    modules: list[str] = []
-
-    async def handler(conn: Any) -> None:
-        modules.append("websockets" if hasattr(conn.outbox.transport, "ws") else "picows")
-
-    async with (
-        penstock.serve(handler, "127.0.0.1", 0, process_request=hook) as server,
-        websockets.connect(url_of(server)) as client,
-    ):
-        await client.wait_closed()
-    assert modules == [name]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from websockets.client import ClientProtocol
 from websockets.extensions.permessage_deflate import (
+    PerMessageDeflate,
     enable_client_permessage_deflate,
     enable_server_permessage_deflate,
 )
@@ -93,7 +94,7 @@ class RawPeer(asyncio.Protocol):
     Args:
         client: it is the client's end, and masks its frames.
         url: the client's end does an opening handshake with it.
-        deflate: negotiates permessage-deflate; frames are shown, and sent, as they are all the same.
+        deflate: negotiates permessage-deflate; frames are shown, and sent, as they are on the wire all the same.
         handshake: there is one.
     """
 
@@ -104,6 +105,8 @@ class RawPeer(asyncio.Protocol):
         self.transport: Any = None
         self.frames: deque[Seen] = deque()
         self.ended = False
+        self.deflate: PerMessageDeflate
+        """What compresses, once it is negotiated."""
         self._url, self._deflate = url, deflate
         self._data = bytearray()
         self._changed = asyncio.Event()
@@ -151,6 +154,8 @@ class RawPeer(asyncio.Protocol):
             self._protocol.send_response(self._protocol.accept(event))
             self._say()
         assert self._protocol.handshake_exc is None
+        if self._protocol.extensions:
+            [self.deflate] = self._protocol.extensions
         self.opened.set_result(None)
         return True
 
@@ -209,15 +214,20 @@ class RawPeer(asyncio.Protocol):
     async def settle(self) -> None:
         """Wait until the other end has seen everything that was written."""
         self.send(FIN | PING, b"settled?")
+        earlier = []
         while (seen := await self.next()).payload != b"settled?":
-            self.frames.append(seen)
+            earlier.append(seen)
+        self.frames.extendleft(reversed(earlier))
 
-    async def answer_close(self) -> Seen:
-        """Do the closing handshake as the one who is asked."""
+    def answer_close(self, payload: bytes | None = None) -> asyncio.Task[Seen]:
+        """Do the closing handshake as the one who is asked, with the payload that came unless told otherwise."""
         self.hangs_up = False
-        seen = await self.next()
-        assert seen.opcode == CLOSE, seen
-        self.send(FIN | CLOSE, seen.payload)
+        return asyncio.get_running_loop().create_task(self._answer_close(payload))
+
+    async def _answer_close(self, payload: bytes | None) -> Seen:
+        while (seen := await self.next()).opcode != CLOSE:
+            assert seen.opcode == PONG, seen
+        self.send(FIN | CLOSE, seen.payload if payload is None else payload)
         self.transport.close()
         return seen
 

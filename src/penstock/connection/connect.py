@@ -56,8 +56,7 @@ class connect:  # noqa: N801 - a name of the websockets library
     Args:
         uri: ``ws://`` or ``wss://``.
         optimize: False gives plain behaviour: one write for each message.
-        transport: ``"picows"``, which falls back to ``"websockets"`` for what it cannot do (Unix sockets, custom
-            extensions, unusual arguments of ``create_connection``); or ``"websockets"``.
+        transport: what reads frames below: ``"picows"`` (fast) or ``"websockets"``.
         batch: how outgoing messages gather.
         process_exception: gets an exception of an attempt to reconnect; returns None to try again, or what to raise.
         reconnect_delays: makes the series of delays between attempts, in seconds; jittered by default.
@@ -177,11 +176,7 @@ class connect:  # noqa: N801 - a name of the websockets library
         if self._transport == "picows":
             from penstock.transport.picows import client as picows  # noqa: PLC0415 - loaded when it is used
 
-            if options.extensions is None and options.network.keys() <= picows.NETWORK:
-                try:
-                    return await picows.connect(parse_uri(uri), options)
-                except picows.HandshakeTooStrict:
-                    _logger.debug("picows refuses the handshake of %s; trying websockets", uri)
+            return await picows.connect(parse_uri(uri), options)
         from penstock.transport import websockets  # noqa: PLC0415 - loaded when it is used
 
         return await websockets.connect(uri, options)

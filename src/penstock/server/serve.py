@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import os
 import socket
@@ -178,7 +177,7 @@ def serve(
     port: int | None = None,
     *,
     optimize: bool = True,
-    transport: Literal["picows", "websockets"] | None = None,
+    transport: Literal["picows", "websockets"] = "picows",
     batch: BatchConfig | None = None,
     **options: Any,
 ) -> Server:
@@ -197,16 +196,16 @@ def serve(
         handler: a coroutine function that gets each connection; the connection is closed when it returns, with 1011
             when it raises.
         optimize: False gives plain behaviour: one write for each message.
-        transport: ``"picows"`` or ``"websockets"``; by default the first that can do what the options ask for.
-            ``"picows"`` decides about a handshake at once and before the socket is known: it takes plain functions as
-            hooks. It has no Unix sockets and no custom extensions.
+        transport: what reads frames below: ``"picows"`` (fast) or ``"websockets"``.
         batch: how outgoing messages gather.
         options: all others of ``websockets.serve``, with its names, meanings and defaults, but for ``compression``,
             which has to be asked for by name (``"deflate"``).
 
     Raises:
-        ValueError: options that contradict each other, or that ``transport`` does not have.
+        ValueError: options that are out of bounds, or contradict each other.
     """
+    if transport not in ("picows", "websockets"):
+        raise ValueError(f"transport={transport!r}: must be 'picows' or 'websockets'")
     known = {name: options.pop(name) for name in list(options) if name in ServerOptions.__dataclass_fields__}
     if "network" in known:
         raise TypeError("serve() takes arguments of create_server as they are, not in 'network'")
@@ -215,10 +214,9 @@ def serve(
     if known.get("subprotocols") is not None:
         validate_subprotocols(known["subprotocols"])
     settings = ServerOptions(**known, network=options)
-    chosen = _choose(transport, settings)
 
     async def listen(server: Server) -> Any:
-        if chosen == "picows":
+        if transport == "picows":
             from penstock.transport.picows.server import listen as picows  # noqa: PLC0415 - loaded when it is used
 
             return await picows(server, host, port, settings)
@@ -238,23 +236,3 @@ def serve(
 def unix_serve(handler: Handler, path: str | os.PathLike[str] | None = None, **options: Any) -> Server:
     """Serve WebSocket connections on a Unix socket; options are those of `serve`."""
     return serve(handler, unix=True, path=path, **options)
-
-
-def _choose(wanted: str | None, options: ServerOptions) -> str:
-    if wanted not in (None, "picows", "websockets"):
-        raise ValueError(f"transport={wanted!r}: must be 'picows' or 'websockets'")
-    hooks = [hook for hook in (options.process_request, options.process_response) if hook is not None]
-    reason = None
-    if options.extensions is not None:
-        reason = "custom extensions"
-    elif options.network.get("unix"):
-        reason = "Unix sockets"
-    elif any(map(_is_coroutine_function, hooks)):
-        reason = "handshake hooks that are coroutine functions"
-    if wanted == "picows" and reason is not None:
-        raise ValueError(f"transport='picows' has no {reason}; use transport='websockets'")
-    return wanted or ("websockets" if reason or hooks else "picows")
-
-
-def _is_coroutine_function(hook: Any) -> bool:
-    return inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(getattr(hook, "__call__", None))  # noqa: B004

@@ -161,16 +161,20 @@ class Endpoint:
 
     def refuse(self, exc: ProtocolError | PayloadTooBig | UnicodeDecodeError) -> None:
         """The peer broke the rules: close for that reason."""
-        self.owner.closing()
-        self._discard()
         match exc:
             case ProtocolError():
-                self.protocol.fail(CloseCode.PROTOCOL_ERROR, str(exc))
+                self.broken(CloseCode.PROTOCOL_ERROR, str(exc), exc)
             case UnicodeDecodeError():
-                self.protocol.fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")
+                self.broken(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}", exc)
             case PayloadTooBig():
                 exc.set_current_size(self.protocol.current_size)
-                self.protocol.fail(CloseCode.MESSAGE_TOO_BIG, str(exc))
+                self.broken(CloseCode.MESSAGE_TOO_BIG, str(exc), exc)
+
+    def broken(self, code: int, reason: str, exc: Exception) -> None:
+        """What arrives can no longer be understood: close with ``code``."""
+        self.owner.closing()
+        self._discard()
+        self.protocol.fail(code, reason)
         self.protocol.parser_exc = exc
         self._write_answers()
 

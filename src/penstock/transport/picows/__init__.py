@@ -1,6 +1,6 @@
-"""The default transport: frames parsed by ``picows``, through its core API (``WSListener``).
+"""The default transport: frames cut and unmasked by ``picows``, sockets and TLS by ``aiofastnet`` below it.
 
-``picows`` reads, unmasks and cuts; what is sent, PONG and CLOSE included, is built by penstock, because its masks come
-from an unseeded ``rand()``, the same in every process. Its handshakes are judged by the Sans-I/O protocols of
-``websockets``, which are shown what the peer sent: so the rules and the exceptions are those of that library.
+The opening handshake is judged by the Sans-I/O protocols of ``websockets``, so that rules and exceptions are those of
+that library; only then is the stream given to the core parser of ``picows``. What is sent, PONG and CLOSE included,
+never comes from there: its masks are drawn from an unseeded ``rand()``, the same in every process.
 """

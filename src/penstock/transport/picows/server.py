@@ -4,47 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import http
+from collections.abc import Awaitable
 from typing import Any
 
-import picows
+import aiofastnet
 from websockets.extensions.permessage_deflate import enable_server_permessage_deflate
 from websockets.server import ServerProtocol
 
-from penstock.transport.base import Headers, Incoming, Request, Response, ServerOptions
+from penstock.transport.base import Incoming, Request, Response, ServerOptions, State
 from penstock.transport.endpoint import Endpoint
-from penstock.transport.picows.listener import READ_BUFFER_BYTES, Listener, logger, max_frame_size
+from penstock.transport.head import Head
+from penstock.transport.picows.listener import attach
 
 _FAILED = "Failed to open a WebSocket connection.\nSee server log for more information.\n"
 
 
 async def listen(incoming: Incoming, host: Any, port: int | None, options: ServerOptions) -> asyncio.AbstractServer:
-    """Accept connections on ``host`` and ``port``."""
-
-    def accept(request: picows.WSUpgradeRequest) -> picows.WSUpgradeResponseWithListener:
-        return _Handshake(incoming, options).answer(request)
-
+    """Accept connections on ``host`` and ``port``, or on a Unix socket."""
+    loop = asyncio.get_running_loop()
     network = dict(options.network)
     if network.get("ssl") is not None:
         network.setdefault("ssl_handshake_timeout", options.open_timeout)
         network.setdefault("ssl_shutdown_timeout", options.close_timeout)
-    return await picows.ws_create_server(
-        accept,
-        host,
-        port,
-        websocket_handshake_timeout=options.open_timeout,
-        logger_name=logger,
-        enable_auto_pong=False,
-        max_frame_size=max_frame_size(options),
-        read_buffer_init_size=READ_BUFFER_BYTES,
-        **network,
-    )
+
+    def accept() -> Handshake:
+        return Handshake(incoming, options)
+
+    if network.pop("unix", False):
+        server: asyncio.AbstractServer = await aiofastnet.create_unix_server(loop, accept, **network)
+    else:
+        server = await aiofastnet.create_server(loop, accept, host, port, **network)
+    return server
 
 
-class _Handshake:
-    """One client's request, judged by the rules of ``websockets``."""
+class Handshake(asyncio.Protocol):
+    """One client's request to switch protocols, judged by the rules of ``websockets``."""
 
     def __init__(self, incoming: Incoming, options: ServerOptions) -> None:
         self._incoming, self._options = incoming, options
+        self._head = Head()
+        self._rest = b""
+        self._deciding: asyncio.Task[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport
         extensions = options.extensions
         if options.compression == "deflate":
             extensions = enable_server_permessage_deflate(extensions)
@@ -58,65 +60,82 @@ class _Handshake:
             logger=options.logger,
         )
         self._endpoint = Endpoint(self._protocol, options)
-        self._connection = incoming.connecting(self._endpoint)
+        self._connection: Any = None
 
-    def answer(self, upgrade: picows.WSUpgradeRequest) -> picows.WSUpgradeResponseWithListener:
-        response = self._respond(upgrade)
-        self._endpoint.response = response
-        self._protocol.send_response(response)
-        self._protocol.data_to_send()  # picows writes the answer itself
-        if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
-            return picows.WSUpgradeResponseWithListener(_as_picows(response), None)
-        upgrade.headers["Connection"] = "Upgrade"  # browsers say "keep-alive, Upgrade", which picows refuses
-        listener = Listener(self._endpoint, lambda: self._incoming.opened(self._connection))
-        return picows.WSUpgradeResponseWithListener(_as_picows(response), listener)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = self._endpoint.transport = transport
+        self._connection = self._incoming.connecting(self._endpoint)
+        if self._options.open_timeout is not None:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(self._options.open_timeout, transport.abort)
 
-    def _respond(self, upgrade: picows.WSUpgradeRequest) -> Response:
+    def data_received(self, data: bytes) -> None:
+        head, rest = self._head.split(data)
+        self._rest += rest
+        self._protocol.receive_data(head)
+        if self._deciding is not None:
+            return
+        events = self._protocol.events_received()
+        if events:
+            assert isinstance(events[0], Request)
+            self._transport.pause_reading()  # what comes behind the request can wait
+            self._deciding = asyncio.get_running_loop().create_task(self._decide(events[0]))
+        elif self._protocol.handshake_exc is not None:
+            self._head.complete = True
+            self._answer(self._protocol.reject(http.HTTPStatus.BAD_REQUEST, f"{self._protocol.handshake_exc}\n"))
+
+    def eof_received(self) -> None:
+        self._protocol.receive_eof()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._deciding is not None:
+            self._deciding.cancel()
+
+    async def _decide(self, request: Request) -> None:
         protocol, options = self._protocol, self._options
-        lines = "".join(f"{name}: {value}\r\n" for name, value in upgrade.headers.items())
-        head = b"%b %b %b\r\n" % (upgrade.method, upgrade.path, upgrade.version)
-        protocol.receive_data(head + f"{lines}\r\n".encode("latin-1", "surrogateescape"))
-        events = protocol.events_received()
-        if not events:
-            return protocol.reject(http.HTTPStatus.BAD_REQUEST, f"{protocol.handshake_exc}\n")
-        [request] = events
-        assert isinstance(request, Request)
         self._endpoint.request = request
-        response = self._hook(options.process_request, request)
+        response = await self._hook(options.process_request, request)
         if response is None:
             response = protocol.accept(request)
         if options.server_header is not None:
             response.headers["Server"] = options.server_header
-        response = self._hook(options.process_response, request, response) or response
+        response = await self._hook(options.process_response, request, response) or response
         if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS and self._incoming.refusing():
-            return protocol.reject(http.HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n")
-        return response
+            response = protocol.reject(http.HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n")
+        self._answer(response)
 
-    def _hook(self, hook: Any, *arguments: Any) -> Response | None:
+    async def _hook(self, hook: Any, *arguments: Any) -> Response | None:
         if hook is None:
             return None
         try:
             response = hook(self._connection, *arguments)
+            if isinstance(response, Awaitable):
+                response = await response
             if response is not None and not isinstance(response, Response):
-                close = getattr(response, "close", lambda: None)
-                close()
-                raise TypeError(
-                    f"{hook!r} returned {response!r}; transport='picows' takes a Response or None from a plain "
-                    "function: for a coroutine use transport='websockets'"
-                )
+                raise TypeError(f"{hook!r} returned {response!r}; it must return a Response or None")
         except Exception as exc:
             self._protocol.handshake_exc = exc
             self._protocol.logger.exception("%s failed", getattr(hook, "__name__", hook))
             return self._protocol.reject(http.HTTPStatus.INTERNAL_SERVER_ERROR, _FAILED)
         return response
 
-
-def _as_picows(response: Response) -> picows.WSUpgradeResponse:
-    answer: picows.WSUpgradeResponse = picows.WSUpgradeResponse.create_101_response()
-    answer.status = http.HTTPStatus(response.status_code)
-    answer.headers.clear()
-    for name, value in Headers(response.headers).raw_items():
-        if name.lower() != "content-length":  # picows counts the body itself
-            answer.headers.add(name, value)
-    answer.body = bytes(response.body) if response.body else None
-    return answer
+    def _answer(self, response: Response) -> None:
+        self._endpoint.response = response
+        if self._protocol.state is State.CONNECTING:
+            self._protocol.send_response(response)
+        for data in self._protocol.data_to_send():
+            if data:
+                self._transport.write(data)
+            elif self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()
+        if self._protocol.state is State.OPEN:
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._deciding = None
+            attach(self._endpoint, self._transport, self._options, self._rest)
+            self._incoming.opened(self._connection)
+        self._transport.resume_reading()
