@@ -20,7 +20,7 @@ async def close_is_seen(conn: Any) -> None:
 
 
 async def test_an_open_connection_has_no_close_code(link: Link) -> None:
-    async with link() as (conn, peer):
+    async with link() as (conn, _peer):
         assert (conn.state, conn.close_code, conn.close_reason) == (State.OPEN, None, None)
 
 
@@ -65,7 +65,7 @@ async def test_the_peers_code_and_reason_are_kept(link: Link, code: int, reason:
 
 @pytest.mark.parametrize("payload", [b"", b"\x03\xe8", b"\x0b\xb8bye"])
 async def test_the_peers_close_frame_is_echoed(link: Link, payload: bytes) -> None:
-    async with link.raw() as (conn, raw):
+    async with link.raw() as (_conn, raw):
         raw.send(FIN | CLOSE, payload)
         assert (await raw.end()).payload == payload
 
@@ -128,7 +128,7 @@ async def test_both_ends_may_close_at_once(link: Link) -> None:
 
 
 async def test_close_wakes_who_receives(link: Link) -> None:
-    async with link() as (conn, peer):
+    async with link() as (conn, _peer):
         receiving = start(conn.recv())
         await steps(3)
         await conn.close()

@@ -12,6 +12,9 @@ from support.ends import start
 from support.links import Link, end_of, squeeze
 from support.rawpeer import BINARY, FIN, PING, PONG, RawPeer
 
+pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])  # these tests wait
+on_both_loops = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+
 
 async def answer_pings(raw: RawPeer, number: int) -> None:
     for _ in range(number):
@@ -20,6 +23,7 @@ async def answer_pings(raw: RawPeer, number: int) -> None:
         raw.send(FIN | PONG, seen.payload)
 
 
+@on_both_loops
 async def test_pings_go_at_every_interval(link: Link) -> None:
     loop = asyncio.get_running_loop()
     before = loop.time()
@@ -31,9 +35,10 @@ async def test_pings_go_at_every_interval(link: Link) -> None:
         assert conn.state is State.OPEN
 
 
+@on_both_loops
 async def test_every_ping_has_a_payload_of_its_own(link: Link) -> None:
     payloads = set()
-    async with link.raw(ping_interval=0.01, ping_timeout=5) as (conn, raw):
+    async with link.raw(ping_interval=0.01, ping_timeout=5) as (_conn, raw):
         for _ in range(4):
             seen = await raw.next()
             payloads.add(seen.payload)
@@ -41,6 +46,7 @@ async def test_every_ping_has_a_payload_of_its_own(link: Link) -> None:
     assert len(payloads) == 4
 
 
+@on_both_loops
 async def test_a_peer_that_does_not_answer_is_given_up(link: Link) -> None:
     async with link.raw(ping_interval=0.02, ping_timeout=0.05) as (conn, raw):
         error = await end_of(conn)
@@ -53,7 +59,7 @@ async def test_a_peer_that_does_not_answer_is_given_up(link: Link) -> None:
 
 
 async def test_who_waits_is_told_when_the_peer_is_given_up(link: Link) -> None:
-    async with link.raw(ping_interval=0.02, ping_timeout=0.05) as (conn, raw):
+    async with link.raw(ping_interval=0.02, ping_timeout=0.05) as (conn, _raw):
         waiting: list[Any] = [start(conn.recv()), start(conn.wait_closed()), await conn.ping("mine")]
         await asyncio.wait(waiting)
         for waiter in (waiting[0], waiting[2]):
@@ -76,6 +82,7 @@ async def test_a_peer_that_answers_lives(link: Link) -> None:
         assert await peer.recv() == "still open"
 
 
+@on_both_loops
 async def test_a_later_pong_is_answer_enough(link: Link) -> None:
     async with link.raw(ping_interval=0.02, ping_timeout=0.2) as (conn, raw):
         await raw.next()
@@ -113,7 +120,6 @@ async def test_no_pings_go_once_the_connection_closes(link: Link) -> None:
         assert await raw.rest() == []
 
 
-@pytest.mark.asyncio(loop_factories=["asyncio"])
 async def test_a_peer_is_not_given_up_while_nobody_receives_what_it_sent(link: Link) -> None:
     async with link(ping_interval=0.05, ping_timeout=0.05, max_queue=4, peer={"max_queue": None}) as (conn, peer):
         squeeze(conn, peer)

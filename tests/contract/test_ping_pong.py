@@ -20,7 +20,7 @@ def as_bytes(data: Any) -> bytes:
 
 
 async def test_a_ping_is_answered_with_its_latency(link: Link) -> None:
-    async with link() as (conn, peer):
+    async with link() as (conn, _peer):
         assert conn.latency == 0
         pong = await conn.ping()
         latency = await pong
@@ -29,7 +29,7 @@ async def test_a_ping_is_answered_with_its_latency(link: Link) -> None:
 
 
 async def test_latency_is_that_of_the_last_answer(link: Link) -> None:
-    async with link() as (conn, peer):
+    async with link() as (conn, _peer):
         for _ in range(3):
             assert await (await conn.ping()) == conn.latency
 
@@ -76,7 +76,7 @@ async def test_a_pong_is_empty_by_default(link: Link) -> None:
 
 @pytest.mark.parametrize("name", ["ping", "pong"])
 async def test_a_payload_that_is_neither_text_nor_bytes_is_refused_and_harms_nothing(link: Link, name: str) -> None:
-    async with link() as (conn, peer):
+    async with link() as (conn, _peer):
         with pytest.raises(TypeError, match="data must be str or bytes-like"):
             await getattr(conn, name)(42)
         assert await (await conn.ping()) >= 0
@@ -135,7 +135,7 @@ async def test_a_pong_nobody_asked_for_is_ignored(link: Link) -> None:
 
 
 async def test_an_answer_may_be_forgotten_or_cancelled(link: Link) -> None:
-    async with link() as (conn, peer):
+    async with link() as (conn, _peer):
         await conn.ping("forgotten")
         cancelled = await conn.ping("cancelled")
         cancelled.cancel()  # type: ignore[attr-defined]
@@ -146,13 +146,13 @@ async def test_an_answer_may_be_forgotten_or_cancelled(link: Link) -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"\x00\xff", b"x" * 125])
 async def test_a_ping_of_the_peer_is_answered_with_its_payload(link: Link, payload: bytes) -> None:
-    async with link.raw() as (conn, raw):
+    async with link.raw() as (_conn, raw):
         raw.send(FIN | PING, payload)
         assert (await raw.next())[:2] == (FIN | PONG, payload)
 
 
 async def test_pings_of_the_peer_are_answered_in_order_while_nobody_receives(link: Link) -> None:
-    async with link.raw() as (conn, raw):
+    async with link.raw() as (_conn, raw):
         for number in range(5):
             raw.send(FIN | TEXT, b"message")
             raw.send(FIN | PING, b"%d" % number)
@@ -206,7 +206,7 @@ async def test_unanswered_pings_fail_when_the_connection_is_lost(link: Link) -> 
 
 @pytest.mark.parametrize("name", ["ping", "pong"])
 async def test_a_closed_connection_sends_neither(link: Link, name: str) -> None:
-    async with link() as (conn, peer):
+    async with link() as (conn, _peer):
         await conn.close()
         with pytest.raises(ConnectionClosedOK):
             await getattr(conn, name)()

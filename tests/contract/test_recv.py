@@ -236,6 +236,11 @@ async def test_a_closed_connection_raises_every_time(link: Link) -> None:
                 await conn.recv()
 
 
+async def iterate(conn: Any, messages: list[Any]) -> None:
+    async for message in conn:
+        messages.append(message)  # noqa: PERF401 - those before an exception are kept
+
+
 async def test_iteration_ends_when_the_connection_closes_in_order(link: Link) -> None:
     async with link() as (conn, peer):
         await peer.send("a")
@@ -250,10 +255,9 @@ async def test_iteration_raises_when_the_connection_closes_with_an_error(link: L
     async with link() as (conn, peer):
         await peer.send("a")
         closing = start(peer.close(code, "why"))
-        messages = []
+        messages: list[Any] = []
         with pytest.raises(ConnectionClosedError) as caught:
-            async for message in conn:
-                messages.append(message)  # noqa: PERF401 - those before the exception are kept
+            await iterate(conn, messages)
         await closing
     assert messages == ["a"]
     assert caught.value.rcvd is not None
@@ -264,10 +268,9 @@ async def test_iteration_raises_when_the_connection_is_lost(link: Link) -> None:
     async with link.raw() as (conn, raw):
         raw.send(FIN | TEXT, b"a")
         raw.close()
-        messages = []
+        messages: list[Any] = []
         with pytest.raises(ConnectionClosedError):
-            async for message in conn:
-                messages.append(message)  # noqa: PERF401 - those before the exception are kept
+            await iterate(conn, messages)
     assert messages == ["a"]
 
 
@@ -276,7 +279,7 @@ async def test_text_that_is_not_utf_8_closes_with_1007_when_it_is_received(link:
         raw.send(FIN | TEXT, b"good")
         raw.send(FIN | TEXT, b"a\xff")
         assert await conn.recv() == "good"
-        with pytest.raises(ConnectionClosedError, match="1007.*invalid start byte at position 1") as caught:
+        with pytest.raises(ConnectionClosedError, match=r"1007.*invalid start byte at position 1") as caught:
             await conn.recv()
         assert isinstance(caught.value.__cause__, UnicodeDecodeError)
         close = (await raw.end()).close

@@ -38,7 +38,7 @@ async def test_no_more_come_than_wanted_and_the_rest_stays(link: Link, most: int
         messages = await arrived(raw, 11)
         parts = []
         while sum(map(len, parts)) < 11:
-            parts.append(await conn.recv_many(most))  # noqa: PERF401
+            parts.append(await conn.recv_many(most))
     assert [message for part in parts for message in part] == messages
     assert {len(part) for part in parts[:-1]} <= {most}
     assert len(parts[0]) == most

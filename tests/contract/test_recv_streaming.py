@@ -164,6 +164,16 @@ async def test_a_fragment_that_is_not_utf_8_closes_with_1007(link: Link, opcode:
         assert (await raw.end()).close.code == 1007
 
 
+async def test_a_whole_text_that_is_not_utf_8_closes_with_1007_unless_bytes_are_wanted(link: Link) -> None:
+    async with link.raw() as (conn, raw):
+        raw.send(FIN | TEXT, b"\xff")
+        raw.send(FIN | TEXT, b"\xff")
+        assert await pieces(conn, decode=False) == [b"\xff"]
+        with pytest.raises(ConnectionClosedError, match="1007"):
+            await pieces(conn)
+        assert (await raw.end()).close.code == 1007
+
+
 async def test_text_that_ends_within_a_character_closes_with_1007(link: Link) -> None:
     async with link.raw() as (conn, raw):
         raw.send(TEXT, b"\xe2")

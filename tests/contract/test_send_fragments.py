@@ -132,7 +132,7 @@ async def test_an_exception_of_the_iterable_travels_on_and_closes_the_connection
     async with link() as (conn, peer):
         with pytest.raises(KeyError, match="my own"):
             await conn.send(failing_later() if asynchronous else failing())
-        with pytest.raises(ConnectionClosedError, match="1011.*error in fragmented message"):
+        with pytest.raises(ConnectionClosedError, match=r"1011.*error in fragmented message"):
             await peer.recv()
         with pytest.raises(ConnectionClosedError):
             await conn.send("late")
@@ -184,7 +184,7 @@ async def test_closing_half_way_closes_with_1011(link: Link) -> None:
         await steps(3)
         receiving = start(peer.recv())
         await conn.close()
-        with pytest.raises(ConnectionClosedError, match="1011.*close during fragmented message"):
+        with pytest.raises(ConnectionClosedError, match=r"1011.*close during fragmented message"):
             await receiving
         gate.set()
         with pytest.raises(ConnectionClosedError):

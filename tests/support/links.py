@@ -10,7 +10,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 import websockets
 from websockets.asyncio.connection import Connection as Plain
 from websockets.protocol import Protocol, Side
@@ -186,19 +185,17 @@ class _Handler:
 
 async def end_of(conn: Any) -> ConnectionClosed:
     """Receive to the end: what the closed connection raises."""
-    with pytest.raises(ConnectionClosed) as caught:
-        while True:
-            await conn.recv()
-    return caught.value
+    return (await rest_of(conn))[1]
 
 
 async def rest_of(conn: Any) -> tuple[list[Any], ConnectionClosed]:
     """All messages that can still be received, and what comes behind them."""
-    messages: list[Any] = []
-    with pytest.raises(ConnectionClosed) as caught:
+    messages = []
+    try:
         while True:
-            messages.append(await conn.recv())  # noqa: PERF401 - those before the exception are kept
-    return messages, caught.value
+            messages.append(await conn.recv())
+    except ConnectionClosed as end:
+        return messages, end
 
 
 def squeeze(*ends: Any) -> None:

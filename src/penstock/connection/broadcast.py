@@ -25,7 +25,7 @@ def broadcast(
     As with ``send``, the first message of a loop iteration is written at once, the rest at its end, many to a write.
     Never waits: for a peer that does not read, messages gather without bound until its keepalive gives it up.
     Connections that are not open are passed over. One that is sending a message in fragments, or whose write fails, is
-    skipped with a warning in the log, or with ``raise_exceptions`` reported in an `ExceptionGroup` at the end.
+    skipped with a warning in the log, or with ``raise_exceptions`` reported in an ``ExceptionGroup`` at the end.
 
     Raises:
         MessageTypeError: ``message`` is neither text nor bytes.

@@ -26,8 +26,6 @@ STEPS = 20
 """Times that a job tells how far it is."""
 WARM_UP = 200
 """Messages sent before the clock starts."""
-HOLD_SECONDS = 25
-"""How long connections are held: each is pinged at least once, every 20 s."""
 BEGIN, END = -0x7E57, -0x7E58
 """File descriptors that are none: closing them marks, for who counts system calls, where the job begins and ends."""
 
@@ -206,8 +204,7 @@ async def hold(job: Job, tell: Tell) -> Run:
         tell(job.messages * len(kept) // (2 * job.connections))
     each = (resident_bytes() - before) / job.connections
     cpu, wall = time.process_time(), time.perf_counter()
-    for _ in range(HOLD_SECONDS):
-        await asyncio.sleep(1)
+    await asyncio.sleep(job.seconds)
     share = (time.process_time() - cpu) / (time.perf_counter() - wall)
     for start in range(0, len(kept), 50):
         await asyncio.gather(*(client.close() for client in kept[start : start + 50]))

@@ -23,6 +23,8 @@ class Job:
     connections: int = 1
     burst: int = 1
     """Messages that are broadcast in one go."""
+    seconds: float = 25
+    """How long connections are held: a ping is due every 20 s."""
     embedded: bool = True
     """The server is `penstock.traffic.server`, which counts and answers; else it is the user's, asked by ping."""
 

@@ -258,11 +258,15 @@ class Endpoint:
         inbox = self.inbox
         if inbox.busy:
             raise ConcurrencyError("cannot call recv while another coroutine is already running recv or recv_streaming")
-        if not inbox.items:
+        while not inbox.items:
             try:
-                await inbox.wait()
+                arrival = inbox.expect()
             except EOFError:
                 await self._raise_closed()
+            try:
+                await arrival
+            finally:
+                inbox.expected()
         item = inbox.items.popleft()
         if inbox.paused:
             inbox.relax()

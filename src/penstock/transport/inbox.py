@@ -91,15 +91,29 @@ class Inbox:
             EOFError: nothing more will arrive.
         """
         while not self.items:
-            if self.ended:
-                raise EOFError("nothing more will arrive")
-            was_busy, self.busy = self.busy, True
-            self._waiter = self._loop.create_future()
+            was_busy = self.busy
+            arrival = self.expect()
             try:
-                await self._waiter
+                await arrival
             finally:
-                self.busy = was_busy
-                self._waiter = None
+                self.expected(still_busy=was_busy)
+
+    def expect(self) -> Future[None]:
+        """What to await while there are no items, before calling `expected` in any case; `wait` without its frame.
+
+        Raises:
+            EOFError: nothing more will arrive.
+        """
+        if self.ended:
+            raise EOFError("nothing more will arrive")
+        self.busy = True
+        self._waiter = self._loop.create_future()
+        return self._waiter
+
+    def expected(self, *, still_busy: bool = False) -> None:
+        """The future that `expect` gave is done or cancelled."""
+        self.busy = still_busy
+        self._waiter = None
 
     def close(self) -> None:
         """We are closing: keep reading, so that the peer's CLOSE is seen; what does not fit is dropped."""

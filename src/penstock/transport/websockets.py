@@ -295,7 +295,7 @@ async def connect(url: str, options: ClientOptions) -> WebsocketsTransport:
         additional_headers=options.additional_headers,
         user_agent_header=options.user_agent_header,
         proxy=options.proxy,
-        **_shared_arguments(options),
+        **{**_shared_arguments(options), "open_timeout": None},  # the caller's, who says more when it is over
     )
     try:
         ws = await attempt

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from itertools import islice
 from struct import Struct
 
@@ -40,9 +39,18 @@ class _Heads(dict[int, bytes]):
         return head
 
 
-@cache
-def _heads(first: int, mask_bit: int) -> _Heads:
-    return _Heads(first, mask_bit)
+class _HeadsByFirst(dict[int, _Heads]):
+    """Heads for each first byte; not a function with a cache, since a lookup costs a quarter of a call."""
+
+    def __init__(self, mask_bit: int) -> None:
+        self._mask_bit = mask_bit
+
+    def __missing__(self, first: int) -> _Heads:
+        heads = self[first] = _Heads(first, self._mask_bit)
+        return heads
+
+
+_PLAIN_HEADS, _MASKED_HEADS = _HeadsByFirst(0), _HeadsByFirst(_MASKED)
 
 
 class ServerFrames:
@@ -52,12 +60,12 @@ class ServerFrames:
 
     def one(self, first: int, payload: bytes) -> bytes:
         """The frame of one payload; ``first`` is FIN, RSV and opcode bits."""
-        return _heads(first, 0)[len(payload)] + payload
+        return _PLAIN_HEADS[first][len(payload)] + payload
 
     def many(self, first: int, payloads: Sequence[bytes]) -> bytes:
         """A frame for each payload, in order, in one buffer."""
         pieces = [b""] * (2 * len(payloads))
-        pieces[0::2] = map(_heads(first, 0).__getitem__, map(len, payloads))
+        pieces[0::2] = map(_PLAIN_HEADS[first].__getitem__, map(len, payloads))
         pieces[1::2] = payloads
         return b"".join(pieces)
 
@@ -75,18 +83,19 @@ class ClientFrames:
 
     def __init__(self, masks: Iterator[bytes], xor: Xor) -> None:
         self._masks, self._xor = masks, xor
+        self._next_mask = masks.__next__
 
     def one(self, first: int, payload: bytes) -> bytes:
         """The frame of one payload; ``first`` is FIN, RSV and opcode bits."""
-        mask = next(self._masks)
-        return b"".join((_heads(first, _MASKED)[len(payload)], mask, self._xor(payload, mask)))
+        mask = self._next_mask()
+        return _MASKED_HEADS[first][len(payload)] + mask + self._xor(payload, mask)
 
     def many(self, first: int, payloads: Sequence[bytes]) -> bytes:
         """A frame for each payload, in order, in one buffer."""
         # Strided assignment keeps the loop over the messages in C: 150 ns a message, against 280 ns for a loop here.
         masks = list(islice(self._masks, len(payloads)))
         pieces = [b""] * (3 * len(payloads))
-        pieces[0::3] = map(_heads(first, _MASKED).__getitem__, map(len, payloads))
+        pieces[0::3] = map(_MASKED_HEADS[first].__getitem__, map(len, payloads))
         pieces[1::3] = masks
         pieces[2::3] = map(self._xor, payloads, masks)
         return b"".join(pieces)

@@ -113,8 +113,6 @@ class Mute:
 
     def close(self) -> None: ...
     def abort(self) -> None: ...
-    def is_closing(self) -> bool:
-        return False
 
 
 class _NoSocket:
