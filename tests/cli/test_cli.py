@@ -16,6 +16,7 @@ from penstock import __version__, cli
 from penstock.bench import scenarios
 from penstock.cli import main
 from penstock.cli.run import FAILED, INTERRUPTED, UNREACHABLE, run_reporting
+from penstock.demo import tour
 from penstock.traffic.measure import Job
 from penstock.traffic.processes import JobFailed
 
@@ -115,6 +116,47 @@ def test_a_benchmark_prints_a_table() -> None:
     assert result.exit_code == 0
     assert "penstock" in result.stdout
     assert "client CPU" in result.stdout
+
+
+@pytest.fixture
+def small_tour(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "TRIAL_MESSAGES": 300,
+        "ONE_WAY_SECONDS": 0,
+        "ROUND_TRIPS": 50,
+        "COUNTED_MESSAGES": 100,
+    }.items():
+        monkeypatch.setattr(tour, name, value)
+
+
+@pytest.mark.usefixtures("small_tour")
+def test_the_demo_prints_a_table_of_both_ways() -> None:
+    result = CliRunner().invoke(cli.cli, ["demo", "--size", "10"])
+    assert result.exit_code == 0
+    assert "10-byte messages to an embedded server" in result.stdout
+    for row in ("messages a second", "bytes on the wire", "system calls", "p50", "p99"):
+        assert row in result.stdout
+    assert "penstock: sending" in result.stderr
+
+
+@pytest.mark.usefixtures("small_tour")
+def test_the_demo_prints_json_alone_on_standard_output() -> None:
+    result = CliRunner().invoke(cli.cli, ["demo", "--json"])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["figures"]["messages_per_second"]["penstock"] > 0
+
+
+def test_an_interrupted_demo_ends_with_130_and_leaves_no_process() -> None:
+    command = [sys.executable, "-m", "penstock", "demo"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        before = children.read_text().split() if children.exists() else []
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert not any(Path(f"/proc/{pid}").exists() for pid in before)
 
 
 def test_an_interrupted_benchmark_prints_what_it_has_and_ends_with_130() -> None:
