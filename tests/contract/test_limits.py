@@ -19,8 +19,8 @@ MESSAGES = [bytes([number]) * 100_000 for number in range(100)]
 async def standstill(end: Any) -> int:
     """Wait until what this end has written moves no more: how many bytes are left."""
     left, still = -1, 0
-    while still < 5:
-        await asyncio.sleep(0.01)
+    while still < 4:
+        await asyncio.sleep(0.005)
         size = end.transport.get_write_buffer_size()
         still = still + 1 if size == left else 0
         left = size
