@@ -275,6 +275,16 @@ async def test_closing_goes_on_when_close_is_cancelled(link: Link) -> None:
     assert conn.close_code == 1001
 
 
+async def test_closing_ends_in_time_when_close_is_cancelled_and_the_peer_is_silent(link: Link) -> None:
+    async with link.raw(close_timeout=0.05) as (conn, raw):
+        raw.hangs_up = False
+        closing = start(conn.close(1001))
+        assert (await raw.next()).close.code == 1001
+        assert await cancelled(closing)
+        await conn.wait_closed()
+    assert conn.close_code == 1006
+
+
 async def test_leaving_the_block_closes_with_1000(link: Link) -> None:
     async with link() as (conn, peer):
         async with conn as entered:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.transport.base import CloseCode, ConnectionClosedError, ConnectionClosedOK, Options, State
+from penstock.transport.base import CloseCode, ConnectionClosedError, ConnectionClosedOK, Options, ProtocolError, State
 from penstock.transport.memory import CHUNK_BYTES, MemoryEndpoint, Pipe, pair
 from penstock.wire.frames import BINARY, FIN, RSV1, TEXT
 from support.ends import QUIET, start, steps, within
@@ -279,3 +279,17 @@ async def test_reading_pauses_when_messages_are_not_received() -> None:
     assert [await within(server.recv()) for _ in range(100)] == [bytes([number]) for number in range(100)]
     await within(client.close())
     await within(server.wait_closed())
+
+
+async def test_extensions_cannot_be_had_without_a_handshake() -> None:
+    with pytest.raises(ValueError, match="no handshake"):
+        pair(Options(compression="deflate"))
+
+
+async def test_a_ping_that_was_refused_is_not_waited_for() -> None:
+    client, _ = pair(QUIET)
+    for _ in range(2):
+        with pytest.raises(ProtocolError):
+            await client.ping(b"x" * 126)
+    assert await within(await client.ping()) >= 0
+    await client.close()

@@ -386,9 +386,9 @@ class Endpoint:
     def _send_ping(self, payload: bytes | None) -> asyncio.Future[float]:
         while payload is None or payload in self._pings:
             payload = secrets.token_bytes(4)
+        self.protocol.send_ping(payload)
         pong: asyncio.Future[float] = self.loop.create_future()
         self._pings[payload] = (pong, self.loop.time())
-        self.protocol.send_ping(payload)
         self._write_answers()
         return pong
 

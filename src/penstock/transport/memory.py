@@ -170,8 +170,14 @@ class MemoryEndpoint(Endpoint):
 
 
 def pair(options: Options | None = None) -> tuple[MemoryEndpoint, MemoryEndpoint]:
-    """A client's end and a server's, connected."""
+    """A client's end and a server's, connected.
+
+    Raises:
+        ValueError: ``options`` ask for extensions: there is no opening handshake to negotiate them in.
+    """
     options = Options() if options is None else options
+    if options.asked_for_extensions:
+        raise ValueError("a pair in memory has no handshake to negotiate extensions in; open a connection to try them")
     loop = asyncio.get_running_loop()
     pipes = Pipe(loop), Pipe(loop)
     ends = [

@@ -117,8 +117,6 @@ class WebsocketsTransport:
     def _lost(self) -> None:
         if self._keepalive is not None:
             self._keepalive.stop()
-        for task in self._tasks:
-            task.cancel()
         self.owner.closed()
 
     @property
@@ -213,8 +211,8 @@ class WebsocketsTransport:
         self._read_on()
         if self.state is State.CLOSED:
             await self.ws.wait_closed()  # its close() aborts the asyncio transport, which may fail when that is gone
-        else:
-            await self.ws.close(code, reason)
+        else:  # in a task of its own, which minds the deadline though the caller may be cancelled
+            await asyncio.shield(self._start(self.ws.close(code, reason)))
 
     def fail(self, code: int, reason: str) -> None:
         self._read_on()
