@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-import itertools
-import time
-from collections.abc import Iterator
+import asyncio
 
 import pytest
 from rich.console import Console
+from websockets.asyncio.server import serve
 
 from penstock.demo import tour as tour_module
 from penstock.demo.table import as_json, ratio, table
 from penstock.demo.tour import Findings, Tour
-from penstock.traffic.measure import Run
+from penstock.traffic.measure import Job, Run
+from penstock.traffic.processes import JobFailed
 from penstock.traffic.server import SERVERS
 
 
@@ -58,19 +58,26 @@ async def test_the_tour_visits_a_server_of_the_users() -> None:
 
 @pytest.mark.usefixtures("small")
 async def test_the_tour_ends_in_time_with_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    def clock() -> Iterator[float]:
-        yield from (0, 1, 2)
-        yield from itertools.repeat(100.0)
+    async def ponder(job: Job, *_: object) -> None:
+        await asyncio.Event().wait()
 
-    ticks = clock()
-    monkeypatch.setattr(tour_module, "time", type("Clock", (), {"monotonic": staticmethod(lambda: next(ticks))}))
-    before = time.monotonic()
+    monkeypatch.setattr(tour_module, "ask", ponder)
+    monkeypatch.setattr(tour_module, "TIME_LIMIT", 5)
     tour = Tour(None, 64)
-    await tour.run(lambda *_: None)
-    assert time.monotonic() - before < 30
-    assert len(tour.findings["websockets"].one_way) == len(tour.findings["penstock"].one_way) == 1
+    async with asyncio.timeout(15):
+        await tour.run(lambda *_: None)
+    assert len(tour.findings["websockets"].one_way) == len(tour.findings["penstock"].one_way) == 2
     assert tour.findings["penstock"].answering is None
     assert shown(tour).count("not measured") == 6
+
+
+async def test_a_server_that_never_answers_is_a_failure_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tour_module, "TIME_LIMIT", 2)
+    async with serve(lambda ws: ws.wait_closed(), "127.0.0.1", 0, max_queue=1) as deaf:
+        url = f"ws://127.0.0.1:{next(iter(deaf.sockets)).getsockname()[1]}"
+        async with asyncio.timeout(15):
+            with pytest.raises(JobFailed, match=rf"{url} took longer than 2 s"):
+                await Tour(url, 64).run(lambda *_: None)
 
 
 def test_a_ratio_is_of_penstock_to_the_plain_way() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from penstock.batch.policy import BatchConfig
 from penstock.connection.signal import Signal
+from penstock.connection.ticker import ticker_of
 from penstock.connection.turns import Turn, Turns
 from penstock.errors import WrongLoop
 from penstock.transport.base import Transport
@@ -71,6 +72,7 @@ class Outbox:
         self._linger = gather and config.batch_timeout > 0
         self._earlier: list[tuple[int, list[bytes]]] = []
         self._earlier_count = 0
+        self._ticker = ticker_of(self._loop)
         self._ticking = False
         self._timer: asyncio.TimerHandle | None = None
         self._resting = False
@@ -141,7 +143,7 @@ class Outbox:
         self.transport.write(frame)
         if self._gather:
             self._ticking = True
-            self._loop.call_soon(self._tick)
+            self._ticker.add(self, self._loop)
             self.gate = GATHER
             self.quick = self.transport.encode is None
         else:
@@ -282,12 +284,12 @@ class Outbox:
     def _open_tick(self) -> None:
         self._ticking = True
         if self._linger:
-            self._timer = self._loop.call_later(self._config.batch_timeout, self._tick)
+            self._timer = self._loop.call_later(self._config.batch_timeout, self.tick)
         else:
-            self._loop.call_soon(self._tick)
+            self._ticker.add(self, self._loop)
         self._settle()
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
         """The loop iteration ends, or the batch has waited long enough."""
         self._ticking = False
         if self.gate is GATHER and not (self.run or self._changed or self.transport.blocked):
