@@ -11,9 +11,10 @@ from uuid import UUID
 
 from penstock.batch.policy import BatchConfig
 from penstock.connection.fragments import send_fragments
+from penstock.connection.gate import LONE
 from penstock.connection.many import send_many
 from penstock.connection.messages import DataLike, Fragments, encode, is_whole
-from penstock.connection.outbox import LONE, Outbox
+from penstock.connection.outbox import Outbox
 from penstock.transport.base import (
     Close,
     CloseCode,

@@ -11,28 +11,17 @@ Every wait comes before acceptance: a ``send`` that was cancelled was not sent.
 from __future__ import annotations
 
 import asyncio
-from enum import Enum
 from threading import get_ident
 from typing import Any
 
 from penstock.batch.policy import BatchConfig
+from penstock.connection.gate import GATHER, LONE, SHUT
 from penstock.connection.signal import Signal
 from penstock.connection.ticker import ticker_of
 from penstock.connection.turns import Turn, Turns
 from penstock.errors import WrongLoop
 from penstock.transport.base import Transport
 from penstock.wire.frames import FIN, TEXT
-
-
-class Gate(Enum):
-    """What the next message meets."""
-
-    LONE = 0
-    GATHER = 1
-    SHUT = 2
-
-
-LONE, GATHER, SHUT = Gate  # looked up for every message, and a member is slow to find
 
 
 class Outbox:

@@ -7,21 +7,18 @@ uncompressed data messages. Those, nearly all there are, go straight to the inbo
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from websockets.exceptions import PayloadTooBig, ProtocolError, TooManyFragments
+from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import DATA_OPCODES, PONG, Frame, Opcode
 from websockets.protocol import Protocol, Side
 from websockets.server import ServerProtocol
-from websockets.typing import BytesLike
 
 from penstock.transport.base import (
     CloseCode,
     ConcurrencyError,
     ConnectionClosed,
-    Data,
     Encode,
     Options,
     Owner,
@@ -34,9 +31,8 @@ from penstock.transport.base import (
 )
 from penstock.transport.inbox import BadText, Inbox, Item, Part
 from penstock.transport.keepalive import Keepalive
-from penstock.transport.text import TextDecoder
-
-MAX_FRAGMENTS = 4096
+from penstock.transport.pings import Pings, ping_payload
+from penstock.transport.receiver import Receiver
 
 
 class Unowned:
@@ -48,7 +44,7 @@ class Unowned:
     def closed(self) -> None: ...
 
 
-class Endpoint:
+class Endpoint(Receiver):
     """A `penstock.transport.base.Transport` but for how frames come in.
 
     Args:
@@ -56,26 +52,25 @@ class Endpoint:
     """
 
     def __init__(self, protocol: Protocol, options: Options) -> None:
-        self.protocol = protocol
         self.loop = asyncio.get_running_loop()
+        super().__init__(Inbox(self.loop, *options.queue_limits))
+        self.protocol = protocol
         self.id = protocol.id
         self.logger = protocol.logger
         self.request: Request | None = None
         self.response: Response | None = None
-        self.latency = 0.0
         self.blocked = False
         self.encode: Encode | None = None
         self.owner: Owner = Unowned()
         self.close_timeout = options.close_timeout
         self.frames = frames_of(client=protocol.side is Side.CLIENT, loop=self.loop)
-        self.inbox = Inbox(self.loop, *options.queue_limits)
         self.straight = False
         """Whole data messages may go straight to the inbox: none is arriving in parts, and CLOSE has not come."""
         self.transport: asyncio.Transport
         self.write: Callable[[bytes], None]
         self._options = options
         self._cause: BaseException | None = None
-        self._pings: dict[bytes, tuple[asyncio.Future[float], float]] = {}
+        self._pings = Pings(self.loop)
         self._lost: asyncio.Future[None] = self.loop.create_future()
         self._drain_waiters: list[asyncio.Future[None]] = []
         self._keepalive: Keepalive | None = None
@@ -97,7 +92,7 @@ class Endpoint:
                 self.loop,
                 self._options.ping_interval,
                 self._options.ping_timeout,
-                ping=lambda: self._send_ping(None),
+                ping=lambda: self._send_ping(self._pings.draw()),
                 deaf_since=self.inbox.deaf_since,
                 dead=lambda: self.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout"),
             )
@@ -107,6 +102,10 @@ class Endpoint:
     @property
     def state(self) -> State:
         return self.protocol.state
+
+    @property
+    def latency(self) -> float:
+        return self._pings.latency
 
     @property
     def subprotocol(self) -> Subprotocol | None:
@@ -201,7 +200,7 @@ class Endpoint:
         if frame.opcode in DATA_OPCODES:
             self.inbox.put(_item(frame))
         elif frame.opcode is PONG:
-            self._acknowledge(bytes(frame.data))
+            self._pings.acknowledge(bytes(frame.data))
         elif frame.opcode is Opcode.CLOSE:
             self._discard()
         self.straight = self.protocol.current_size is None and not self.discarding
@@ -254,110 +253,21 @@ class Endpoint:
 
     # The interface of websockets
 
-    async def recv(self, decode: bool | None = None) -> Data:
-        inbox = self.inbox
-        if inbox.busy:
-            raise ConcurrencyError("cannot call recv while another coroutine is already running recv or recv_streaming")
-        while not inbox.items:
-            try:
-                arrival = inbox.expect()
-            except EOFError:
-                await self._raise_closed()
-            try:
-                await arrival
-            finally:
-                inbox.expected()
-        item = inbox.items.popleft()
-        if inbox.paused:
-            inbox.relax()
-        if decode is None and (item.__class__ is str or item.__class__ is bytes):
-            return item
-        return await self._convert(item, decode)
-
-    async def recv_many(self, max: int | None = None) -> list[Data]:  # noqa: A002
-        if max is not None and max < 1:
-            raise ValueError(f"max={max!r}: must be at least 1, or None for all that is here")
-        messages = [await self.recv()]
-        items = self.inbox.items
-        while items and len(messages) != max:
-            if isinstance(items[0], tuple):  # in parts, or not UTF-8: the next call's business
-                break
-            messages.append(items.popleft())  # type: ignore[arg-type]
-        self.inbox.relax()
-        return messages
-
-    async def _convert(self, item: Item, decode: bool | None) -> Data:
-        match item:
-            case str():
-                return item.encode() if decode is False else item
-            case Part():
-                text, data = item.text, await self._gather(item)
-            case BadText(data):
-                text = True
-            case _:
-                text, data = False, item
-        if not (text if decode is None else decode):
-            return data
-        try:
-            return data.decode()
-        except UnicodeDecodeError as exc:
-            await self._fail_on(exc)
-            raise AssertionError from exc
-
-    async def _gather(self, part: Part) -> bytes:
-        parts, inbox = [part], self.inbox
-        while not parts[-1].fin:
-            try:
-                await inbox.wait()
-            except asyncio.CancelledError:
-                inbox.items.extendleft(reversed(parts))
-                raise
-            except EOFError:
-                await self._raise_closed()
-            if len(parts) >= MAX_FRAGMENTS:
-                self.fail(CloseCode.MESSAGE_TOO_BIG, "too many fragments", TooManyFragments(MAX_FRAGMENTS))
-                await self._raise_closed()
-            follower = inbox.items.popleft()
-            assert isinstance(follower, Part)
-            parts.append(follower)
-            inbox.relax()
-        return b"".join(part.data for part in parts)
-
-    async def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]:
-        inbox = self.inbox
-        if inbox.busy:
-            raise ConcurrencyError(
-                "cannot call recv_streaming while another coroutine is already running recv or recv_streaming"
-            )
-        decoder: TextDecoder | None = None
-        while True:
-            try:
-                await inbox.wait()
-            except EOFError:
-                await self._raise_closed()
-            part = _as_part(inbox.items.popleft())
-            inbox.relax()
-            if decoder is None:
-                decoder = TextDecoder(text=part.text if decode is None else decode)
-            # Busy until the message is used up: whoever stops half-way has made the connection unusable.
-            inbox.busy = not part.fin
-            try:
-                piece = decoder.decode(part.data, part.fin)
-            except UnicodeDecodeError as exc:
-                await self._fail_on(exc)
-            yield piece
-            if part.fin:
-                return
-
     async def ping(self, data: Any = None) -> Awaitable[float]:
-        payload = None if data is None else _payload(data)
+        payload = self._pings.draw() if data is None else ping_payload(data)
         await self._usable()
         if payload in self._pings:
             raise ConcurrencyError("already waiting for a pong with the same data")
         return self._send_ping(payload)
 
+    def _send_ping(self, payload: bytes) -> asyncio.Future[float]:
+        self.protocol.send_ping(payload)
+        pong = self._pings.expect(payload)
+        self._write_answers()
+        return pong
+
     async def pong(self, data: Any = b"") -> None:
-        payload = _payload(data)
+        payload = ping_payload(data)
         await self._usable()
         self.protocol.send_pong(payload)
         self._write_answers()
@@ -381,44 +291,15 @@ class Endpoint:
         assert isinstance(self.protocol, ServerProtocol)
         return self.protocol.reject(status, text)
 
-    # Pings
-
-    def _send_ping(self, payload: bytes | None) -> asyncio.Future[float]:
-        while payload is None or payload in self._pings:
-            payload = secrets.token_bytes(4)
-        self.protocol.send_ping(payload)
-        pong: asyncio.Future[float] = self.loop.create_future()
-        self._pings[payload] = (pong, self.loop.time())
-        self._write_answers()
-        return pong
-
-    def _acknowledge(self, payload: bytes) -> None:
-        """A pong answers its ping and all that were sent before (RFC 6455 section 5.5.3)."""
-        if payload not in self._pings:
-            return
-        now = self.loop.time()
-        while True:
-            first = next(iter(self._pings))
-            pong, sent_at = self._pings.pop(first)
-            if not pong.done():
-                pong.set_result(now - sent_at)
-            if first == payload:
-                self.latency = now - sent_at
-                return
-
     # The end
 
     async def _usable(self) -> None:
         if self.state is not State.OPEN:
-            await self._raise_closed()
+            await self.raise_closed()
 
-    async def _raise_closed(self) -> Any:
+    async def raise_closed(self) -> Any:
         await self.wait_closed()
         raise self.close_exc
-
-    async def _fail_on(self, exc: UnicodeDecodeError) -> Any:
-        self.fail(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}", exc)
-        await self._raise_closed()
 
     def fail(self, code: int, reason: str, cause: BaseException | None = None) -> None:
         self._set_cause(cause)
@@ -445,11 +326,7 @@ class Endpoint:
         if self._overdue is not None:
             self._overdue.cancel()
         self.inbox.end()
-        for pong, _ in self._pings.values():
-            if not pong.done():
-                pong.set_exception(self.close_exc)
-                pong.exception()  # looked at: nobody has to await it
-        self._pings.clear()
+        self._pings.fail(self.close_exc)
         for waiter in self._drain_waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -471,23 +348,3 @@ def text_item(data: bytes) -> Item:
         return data.decode()
     except UnicodeDecodeError:
         return BadText(data)
-
-
-def _as_part(item: Item) -> Part:
-    match item:
-        case str():
-            return Part(text=True, data=item.encode(), fin=True)
-        case bytes():
-            return Part(text=False, data=item, fin=True)
-        case BadText(data):
-            return Part(text=True, data=data, fin=True)
-        case _:
-            return item
-
-
-def _payload(data: Any) -> bytes:
-    if isinstance(data, str):
-        return data.encode()
-    if isinstance(data, BytesLike):
-        return bytes(data)
-    raise TypeError("data must be str or bytes-like")
