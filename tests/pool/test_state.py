@@ -1,0 +1,210 @@
+"""Whatever happens in whatever order: the bounds hold, nobody is forgotten, and who came first is served first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from penstock.pool.state import Close, Member, Open, PoolState
+
+KEYS = ["a", "b", "c"]
+
+
+class Caller:
+    """A waiter that may lose interest, and may do so before the pool is told."""
+
+    def __init__(self, key: str, ticket: int) -> None:
+        self.key, self.ticket = key, ticket
+        self.gone = False
+        self.member: Member[Any] | None = None
+        self.cause: Exception | None = None
+
+    def accept(self, member: Member[Any]) -> bool:
+        if not self.gone:
+            self.member = member
+        return not self.gone
+
+    def refuse(self, cause: Exception) -> bool:
+        if not self.gone:
+            self.cause = cause
+        return not self.gone
+
+
+class Machine(RuleBasedStateMachine):
+    @initialize(most=st.integers(1, 4), least=st.integers(0, 2), total=st.integers(1, 6))
+    def begin(self, most: int, least: int, total: int) -> None:
+        self.state: PoolState[int] = PoolState(
+            max_connections=min(most, total), min_connections=min(least, most, total), max_total=total
+        )
+        self.now = 0.0
+        self.tickets = 0
+        self.connections = 0
+        self.callers: list[Caller] = []
+        self.lent: list[Member[int]] = []
+        self.to_open: list[str] = []
+        self.to_close: list[Member[int]] = []
+        self.served: dict[str, int] = dict.fromkeys(KEYS, 0)
+
+    def act(self) -> None:
+        """Take over what is to be done, and what callers were given."""
+        todo, self.state.todo = self.state.todo, []
+        for action in todo:
+            match action:
+                case Open(key):
+                    assert isinstance(key, str)
+                    self.to_open.append(key)
+                case Close(member, reason):
+                    assert reason
+                    assert member not in self.lent
+                    self.to_close.append(member)
+        for caller in list(self.callers):
+            if caller.member is not None or caller.cause is not None:
+                self.callers.remove(caller)
+                assert caller.ticket > self.served[caller.key], "overtaken"
+                self.served[caller.key] = caller.ticket
+                if caller.member is not None:
+                    self.lent.append(caller.member)
+
+    @rule(key=st.sampled_from(KEYS))
+    def acquire(self, key: str) -> None:
+        if self.state.closing:
+            return
+        member = self.state.take(key, self.now)
+        if member is not None:
+            assert not any(caller.key == key and not caller.gone for caller in self.callers), "overtook"
+            self.lent.append(member)
+        else:
+            self.tickets += 1
+            caller = Caller(key, self.tickets)
+            self.callers.append(caller)
+            self.state.wait(key, caller)
+        self.act()
+
+    @precondition(lambda self: self.lent)
+    @rule(data=st.data(), broken=st.sampled_from([None, None, "error"]))
+    def give_back(self, data: st.DataObject, broken: str | None) -> None:
+        member = self.lent.pop(data.draw(st.integers(0, len(self.lent) - 1)))
+        self.state.give_back(member, self.now, broken=broken)
+        self.act()
+
+    @precondition(lambda self: self.to_open)
+    @rule(data=st.data(), works=st.booleans(), lifetime=st.sampled_from([1.0, 5.0, 1000.0]))
+    def connect_ends(self, data: st.DataObject, works: bool, lifetime: float) -> None:
+        key = self.to_open.pop(data.draw(st.integers(0, len(self.to_open) - 1)))
+        if works:
+            self.connections += 1
+            self.state.opened(key, self.connections, self.now, self.now + lifetime)
+        else:
+            self.state.failed(key, ConnectionRefusedError())
+        self.act()
+
+    @precondition(lambda self: self.to_close)
+    @rule(data=st.data())
+    def close_ends(self, data: st.DataObject) -> None:
+        self.state.closed(self.to_close.pop(data.draw(st.integers(0, len(self.to_close) - 1))))
+        self.act()
+
+    @precondition(lambda self: self.callers)
+    @rule(data=st.data(), told=st.booleans())
+    def lose_interest(self, data: st.DataObject, told: bool) -> None:
+        caller = data.draw(st.sampled_from(self.callers))
+        caller.gone = True
+        if told:
+            self.callers.remove(caller)
+            self.state.forget(caller.key, caller)
+            self.act()
+
+    @rule(data=st.data())
+    def idle_connection_breaks(self, data: st.DataObject) -> None:
+        idle = [member for slots in self.state.keys.values() for member in slots.idle]
+        if idle:
+            self.state.lost(data.draw(st.sampled_from(idle)), "peer")
+            self.act()
+
+    @precondition(lambda self: self.lent)
+    @rule(data=st.data())
+    def lent_connection_breaks(self, data: st.DataObject) -> None:
+        self.state.lost(data.draw(st.sampled_from(self.lent)), "peer")
+        assert not self.state.todo
+
+    @rule(seconds=st.floats(0, 10))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.state.trim(self.now, max_idle_time=3)
+        self.act()
+
+    @rule(most=st.integers(1, 5))
+    def resize(self, most: int) -> None:
+        self.state.resize(most)
+        self.act()
+
+    @rule(key=st.sampled_from(KEYS))
+    def drain(self, key: str) -> None:
+        self.state.drain(key)
+        self.act()
+
+    @rule(key=st.sampled_from(KEYS))
+    def refill(self, key: str) -> None:
+        self.state.refill(key)
+        self.act()
+
+    @precondition(lambda self: self.tickets > 5)
+    @rule()
+    def close(self) -> None:
+        self.state.close(RuntimeError)
+        self.act()
+
+    @invariant()
+    def counts_are_those_of_what_there_is(self) -> None:
+        state = self.state
+        assert state.total <= state.max_total
+        assert state.total == sum(slots.total for slots in state.keys.values())
+        assert state.waiting == sum(len(slots.waiters) for slots in state.keys.values())
+        assert sum(slots.opening for slots in state.keys.values()) == len(self.to_open)
+        assert sum(slots.closing for slots in state.keys.values()) == len(self.to_close)
+        assert sum(slots.leased for slots in state.keys.values()) == len(self.lent)
+        for key, slots in state.keys.items():
+            assert slots.total == len(slots.idle) + slots.leased + slots.opening + slots.closing
+            assert slots.leased == sum(member.key == key for member in self.lent)
+
+    @invariant()
+    def nobody_waits_beside_an_idle_connection_or_for_nothing(self) -> None:
+        state = self.state
+        idle_anywhere = any(slots.idle for slots in state.keys.values())
+        for slots in state.keys.values():
+            if not slots.waiters:
+                continue
+            assert not slots.idle
+            enough = slots.opening >= len(slots.waiters)
+            full = slots.total >= state.max_connections
+            crowded = state.total >= state.max_total and (not idle_anywhere or any(self.to_close))
+            assert enough or full or crowded
+
+    def teardown(self) -> None:
+        """Let everything come to its end: whoever waits is served."""
+        if not hasattr(self, "state"):
+            return
+        for _ in range(10_000):
+            if self.to_close:
+                self.close_ends_first()
+            elif self.to_open:
+                self.connections += 1
+                self.state.opened(self.to_open.pop(0), self.connections, self.now, self.now + 1000)
+                self.act()
+            elif self.lent:
+                self.state.give_back(self.lent.pop(0), self.now)
+                self.act()
+            else:
+                break
+        assert not [caller for caller in self.callers if not caller.gone], "forgotten"
+
+    def close_ends_first(self) -> None:
+        self.state.closed(self.to_close.pop(0))
+        self.act()
+
+
+TestPoolState = Machine.TestCase
+TestPoolState.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
