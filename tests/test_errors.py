@@ -12,13 +12,16 @@ from penstock import errors
 from penstock.errors import (
     CertificateRefused,
     ConnectionFailed,
+    LeaseReturned,
     MessageTypeError,
     PerformanceError,
+    PoolClosed,
+    PoolExhausted,
     SerializationError,
     WrongLoop,
 )
 
-EXAMPLES: list[tuple[PerformanceError, dict[str, str], list[str]]] = [
+EXAMPLES: list[tuple[PerformanceError, dict[str, object], list[str]]] = [
     (PerformanceError(), {}, []),
     (
         ConnectionFailed("ws://nowhere", "no route to host"),
@@ -40,6 +43,13 @@ EXAMPLES: list[tuple[PerformanceError, dict[str, str], list[str]]] = [
         {"what": "int is no message", "remedy": "send str"},
         ["int is no message; send str"],
     ),
+    (
+        PoolExhausted(1.5, 10, 3),
+        {"waited": 1.5, "size": 10, "waiting": 3},
+        ["1.500 s", "all 10", "3 others", "max_connections"],
+    ),
+    (PoolClosed(), {}, ["closed", "make another"]),
+    (LeaseReturned(), {}, ["was returned", "get_connection"]),
     (WrongLoop(), {}, ["another event loop or thread", "run_coroutine_threadsafe"]),
 ]
 every_error = pytest.mark.parametrize(("error", "facts", "says"), EXAMPLES, ids=lambda value: type(value).__name__)
@@ -54,13 +64,15 @@ def test_every_error_is_an_example_here() -> None:
 
 
 @every_error
-def test_an_error_has_its_facts_as_attributes(error: PerformanceError, facts: dict[str, str], says: list[str]) -> None:
+def test_an_error_has_its_facts_as_attributes(
+    error: PerformanceError, facts: dict[str, object], says: list[str]
+) -> None:
     assert {name: getattr(error, name) for name in facts} == facts
 
 
 @every_error
 def test_an_error_says_what_is_wrong_and_what_to_do(
-    error: PerformanceError, facts: dict[str, str], says: list[str]
+    error: PerformanceError, facts: dict[str, object], says: list[str]
 ) -> None:
     for words in says:
         assert words in str(error)
@@ -69,7 +81,7 @@ def test_an_error_says_what_is_wrong_and_what_to_do(
 @every_error
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_an_error_survives_pickling(
-    error: PerformanceError, facts: dict[str, str], says: list[str], protocol: int
+    error: PerformanceError, facts: dict[str, object], says: list[str], protocol: int
 ) -> None:
     copy = pickle.loads(pickle.dumps(error, protocol))
     assert type(copy) is type(error)
@@ -79,7 +91,7 @@ def test_an_error_survives_pickling(
 
 @every_error
 def test_an_error_stands_in_the_tree_drawn_at_the_top(
-    error: PerformanceError, facts: dict[str, str], says: list[str]
+    error: PerformanceError, facts: dict[str, object], says: list[str]
 ) -> None:
     assert isinstance(error, PerformanceError)
     assert type(error).__name__ in (errors.__doc__ or "")

@@ -16,7 +16,22 @@ if TYPE_CHECKING:
     from penstock.connection.broadcast import broadcast
     from penstock.connection.connect import connect, unix_connect
     from penstock.connection.connection import Connection
-    from penstock.errors import CertificateRefused, ConnectionFailed, PerformanceError
+    from penstock.errors import (
+        CertificateRefused,
+        ConnectionFailed,
+        LeaseReturned,
+        MessageTypeError,
+        PerformanceError,
+        PoolClosed,
+        PoolExhausted,
+        SerializationError,
+        WrongLoop,
+    )
+    from penstock.pool.config import ConnectionPoolConfig
+    from penstock.pool.health import HealthChecker
+    from penstock.pool.lease import PooledConnection
+    from penstock.pool.pool import ConnectionPool
+    from penstock.pool.stats import PoolStats
     from penstock.server.serve import Server, ServerConnection, serve, unix_serve
 
 _HOMES = {
@@ -24,9 +39,20 @@ _HOMES = {
     "CertificateRefused": "penstock.errors",
     "Connection": "penstock.connection.connection",
     "ConnectionFailed": "penstock.errors",
+    "ConnectionPool": "penstock.pool.pool",
+    "ConnectionPoolConfig": "penstock.pool.config",
+    "HealthChecker": "penstock.pool.health",
+    "LeaseReturned": "penstock.errors",
+    "MessageTypeError": "penstock.errors",
     "PerformanceError": "penstock.errors",
+    "PoolClosed": "penstock.errors",
+    "PoolExhausted": "penstock.errors",
+    "PoolStats": "penstock.pool.stats",
+    "PooledConnection": "penstock.pool.lease",
+    "SerializationError": "penstock.errors",
     "Server": "penstock.server.serve",
     "ServerConnection": "penstock.server.serve",
+    "WrongLoop": "penstock.errors",
     "accelerate": "penstock.connection.accelerate",
     "broadcast": "penstock.connection.broadcast",
     "connect": "penstock.connection.connect",
@@ -40,9 +66,20 @@ __all__ = [
     "CertificateRefused",
     "Connection",
     "ConnectionFailed",
+    "ConnectionPool",
+    "ConnectionPoolConfig",
+    "HealthChecker",
+    "LeaseReturned",
+    "MessageTypeError",
     "PerformanceError",
+    "PoolClosed",
+    "PoolExhausted",
+    "PoolStats",
+    "PooledConnection",
+    "SerializationError",
     "Server",
     "ServerConnection",
+    "WrongLoop",
     "__version__",
     "accelerate",
     "broadcast",
@@ -58,10 +95,8 @@ def __getattr__(name: str) -> Any:
         home = _HOMES[name]
     except KeyError:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    module = import_module(home)
-    # All names of that home at once: loading it has made `serve` the name of a subpackage.
-    globals().update({known: getattr(module, known) for known in _HOMES if _HOMES[known] == home})
-    return globals()[name]
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
 
 
 def __dir__() -> list[str]:

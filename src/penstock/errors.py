@@ -5,6 +5,9 @@
     PerformanceError
     ├── ConnectionFailed (OSError)                  the peer could not be reached
     │   └── CertificateRefused (ssl.SSLCertVerificationError)
+    ├── PoolExhausted (TimeoutError)                no connection became free in time
+    ├── PoolClosed (RuntimeError)                   the pool lends no more
+    ├── LeaseReturned (RuntimeError)                a connection used after it was returned
     ├── SerializationError (ValueError)             a message that no frame can carry
     ├── MessageTypeError (TypeError)                a message that is neither text nor bytes
     └── WrongLoop (RuntimeError)                    a connection used outside its event loop
@@ -41,6 +44,34 @@ class CertificateRefused(ConnectionFailed, ssl.SSLCertVerificationError):
             f"cannot connect to {self.url}: its TLS certificate was refused ({self.reason}); "
             "pass ssl=ssl.create_default_context(cafile=...) with the authority that signed it"
         )
+
+
+class PoolExhausted(PerformanceError, TimeoutError):  # noqa: N818 - the specification's name
+    """No connection became free in time."""
+
+    def __init__(self, waited: float, size: int, waiting: int) -> None:
+        super().__init__(waited, size, waiting)
+        self.waited, self.size, self.waiting = waited, size, waiting
+
+    def __str__(self) -> str:
+        return (
+            f"no connection free after {self.waited:.3f} s: all {self.size} in use or being opened, {self.waiting} "
+            "others waiting; return connections sooner, or raise max_connections or max_total"
+        )
+
+
+class PoolClosed(PerformanceError, RuntimeError):  # noqa: N818 - as its siblings
+    """The pool is closed, or closing, and lends no more."""
+
+    def __str__(self) -> str:
+        return "the pool is closed; make another"
+
+
+class LeaseReturned(PerformanceError, RuntimeError):  # noqa: N818 - as its siblings
+    """A pooled connection belongs to the pool again once it was returned; another caller may have it now."""
+
+    def __str__(self) -> str:
+        return "this connection was returned to its pool; get another with pool.get_connection(url)"
 
 
 class SerializationError(PerformanceError, ValueError):

@@ -135,6 +135,15 @@ class Connection:
         """
         return self._transport.recv(decode)
 
+    @property
+    def unread(self) -> int:
+        """Frames that have arrived, and wait to be received."""
+        return self._transport.unread
+
+    def discard_unread(self) -> bool:
+        """Drop what has arrived; False, and nothing is dropped, if the rest of a message is still to come."""
+        return self._transport.discard_unread()
+
     def recv_many(self, max: int | None = None) -> Coroutine[Any, Any, list[Data]]:  # noqa: A002
         """Receive what is here, one message at least, at most ``max``; waits only for the first.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
+from typing import Literal
 
 _COUNTS = {
     "max_connections": 1,
@@ -56,6 +57,8 @@ class ConnectionPoolConfig:
     """Seconds between checks of a connection from which nothing has been heard."""
     pong_timeout: float = 10.0
     """Seconds that the answer to a check may take."""
+    on_dirty: Literal["close", "drain"] = "close"
+    """What becomes of a connection that is returned with unread messages: close it, or drop them."""
 
     def __post_init__(self) -> None:
         for name, least in _COUNTS.items():
@@ -66,6 +69,8 @@ class ConnectionPoolConfig:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value <= inf:
                 raise ValueError(f"{name}={value!r}: must be more than 0 seconds")
+        if self.on_dirty not in ("close", "drain"):
+            raise ValueError(f"on_dirty={self.on_dirty!r}: must be 'close' or 'drain'")
         if self.min_connections > self.max_connections:
             raise ValueError(
                 f"min_connections={self.min_connections}: must be at most max_connections={self.max_connections}"

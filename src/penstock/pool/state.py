@@ -329,7 +329,8 @@ class PoolState(Generic[C]):
         self._drop_if_unused(key, slots)
 
     def _drop_if_unused(self, key: Key, slots: Slots[C]) -> None:
-        if not (slots.total or slots.waiters):
+        wanted = self.min_connections > 0 and len(self.keys) <= self.max_total and not self.closing
+        if not (slots.total or slots.waiters or wanted):
             del self.keys[key]
 
 

@@ -248,6 +248,13 @@ class Transport(Protocol):
     async def drained(self) -> None:
         """Wait until the write buffer is empty, or the connection gone."""
 
+    @property
+    def unread(self) -> int:
+        """Frames that have arrived, and wait to be received."""
+
+    def discard_unread(self) -> bool:
+        """Drop what has arrived; False, and nothing is dropped, if the rest of a message is still to come."""
+
     def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, Data]: ...
     def recv_many(self, max: int | None = None) -> Coroutine[Any, Any, list[Data]]: ...  # noqa: A002
     def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]: ...

@@ -30,6 +30,18 @@ class Receiver(ABC):
     async def raise_closed(self) -> Any:
         """Wait until the connection is closed, and raise why."""
 
+    @property
+    def unread(self) -> int:
+        return len(self.inbox.items)
+
+    def discard_unread(self) -> bool:
+        items = self.inbox.items
+        if self.inbox.busy or (items and isinstance(items[-1], Part) and not items[-1].fin):
+            return False
+        items.clear()
+        self.inbox.relax()
+        return True
+
     async def recv(self, decode: bool | None = None) -> Data:
         inbox = self.inbox
         if inbox.busy:

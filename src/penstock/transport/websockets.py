@@ -180,6 +180,19 @@ class WebsocketsTransport:
     def transport(self) -> Any:
         return self.ws.transport
 
+    @property
+    def unread(self) -> int:
+        return len(self.ws.recv_messages.frames)
+
+    def discard_unread(self) -> bool:
+        assembler = self.ws.recv_messages
+        frames = assembler.frames.queue
+        if assembler.get_in_progress or (frames and not frames[-1].fin):
+            return False
+        frames.clear()
+        assembler.maybe_resume()
+        return True
+
     def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, Data]:
         return self.ws.recv(decode)
 

@@ -1,0 +1,283 @@
+"""What the pool does by itself: closes, opens, checks, and keeps quiet what nobody has borrowed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from itertools import cycle
+
+import pytest
+
+import penstock
+from penstock import ConnectionFailed, ConnectionPool, ConnectionPoolConfig, HealthChecker
+from penstock.pool import pool as pool_module
+from support.pools import URL, pooling, steps, until
+from support.servers import each_server, echo, serving, url_of
+
+pytestmark = pytest.mark.timeout(30)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "CARE_INTERVAL", 0.01)
+
+
+async def borrow_at_once(pool: ConnectionPool, number: int) -> None:
+    conns = [await pool.get_connection(URL) for _ in range(number)]
+    for conn in conns:
+        conn.release()
+
+
+async def test_spare_connections_are_closed_down_to_the_least() -> None:
+    async with pooling(max_idle_time=0.1, min_connections=2) as (pool, _):
+        await borrow_at_once(pool, 6)
+        assert pool.stats().idle == 6
+        await until(lambda: pool.stats().size == 2)
+        await asyncio.sleep(0.1)
+        assert pool.stats().size == 2
+        assert pool.stats().closed == {"idle": 4}
+
+
+async def test_a_url_that_is_used_gets_its_least_number_of_connections() -> None:
+    async with pooling(min_connections=3) as (pool, servers):
+        (await pool.get_connection(URL)).release()
+        await until(lambda: pool.stats().idle == 3)
+        assert servers.attempts == 3
+
+
+async def test_warming_up_opens_the_least_number() -> None:
+    async with pooling(min_connections=3) as (pool, _):
+        await pool.warm_up(URL)
+        await until(lambda: pool.stats().idle == 3)
+
+
+async def test_warming_up_tells_when_nobody_answers() -> None:
+    async with pooling(min_connections=1) as (pool, servers):
+        servers.failures = [OSError("down")]
+        with pytest.raises(ConnectionFailed, match="down"):
+            await pool.warm_up(URL)
+
+
+async def test_case_10_a_pool_at_zero_after_an_outage_refills_by_itself() -> None:
+    async with pooling(min_connections=2) as (pool, servers):
+        await pool.warm_up(URL)
+        await until(lambda: pool.stats().idle == 2)
+        servers.failures = [OSError("down")] * 3
+        servers.hang_up()
+        await until(lambda: not servers.failures)
+        await until(lambda: pool.stats().idle == 2)
+        async with pool.get_connection(URL, timeout=0) as conn:
+            assert conn.is_connected
+
+
+async def test_case_11_a_black_hole_leaves_other_urls_alone_under_the_total_bound_too() -> None:
+    async with pooling(max_connections=2, max_total=3, connect_timeout=20) as (pool, servers):
+        opens = servers.connect
+
+        async def connect(url: str) -> penstock.Connection:
+            if url == "ws://hole":
+                await asyncio.Event().wait()
+            return await opens(url)
+
+        pool._connect = connect
+        lost = [asyncio.create_task(pool.get_connection("ws://hole").__aenter__()) for _ in range(5)]
+        await steps()
+        for _ in range(10):
+            async with asyncio.timeout(1), pool.get_connection(URL) as conn:
+                assert conn.is_connected
+        for task in lost:
+            task.cancel()
+        await asyncio.wait(lost)
+
+
+async def test_case_12_a_host_that_is_down_fails_fast_with_the_real_cause() -> None:
+    async with pooling() as (pool, servers):
+        servers.failures = [ConnectionRefusedError("port is closed")] * 5
+        for _ in range(5):
+            with pytest.raises(ConnectionFailed):
+                await pool.get_connection(URL)
+        before = asyncio.get_running_loop().time()
+        with pytest.raises(ConnectionFailed, match="port is closed") as caught:
+            await pool.get_connection(URL)
+        assert asyncio.get_running_loop().time() - before < 0.1
+        assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+        assert servers.attempts == 5
+
+
+async def test_case_14_lifetimes_differ_so_that_not_all_end_at_once() -> None:
+    chances: Iterator[float] = cycle([0.0, 0.25, 0.5, 0.75])
+    async with pooling(max_lifetime=100, random=lambda: next(chances)) as (pool, _):
+        await borrow_at_once(pool, 4)
+        members = [member for slots in pool._state.keys.values() for member in slots.members]
+        spans = sorted(member.expires_at - member.opened_at for member in members)
+        assert spans == pytest.approx([92.5, 95, 97.5, 100])
+
+
+async def test_case_15_an_old_connection_is_closed_and_another_lent() -> None:
+    async with pooling(max_lifetime=0.05, check_interval=100) as (pool, servers):
+        await borrow_at_once(pool, 3)
+        await asyncio.sleep(0.06)
+        async with pool.get_connection(URL):
+            assert servers.attempts == 4
+        await until(lambda: pool.stats().closed.get("lifetime", 0) >= 3)
+
+
+async def test_case_16_what_the_peer_closed_while_idle_is_never_lent() -> None:
+    async with pooling() as (pool, servers):
+        await borrow_at_once(pool, 3)
+        servers.hang_up()
+        await asyncio.gather(*(end.wait_closed() for end in servers.ends))
+        await steps()
+        async with pool.get_connection(URL) as conn:
+            assert conn.is_connected
+            await conn.send("hello")
+        assert pool.stats().closed["peer"] == 3
+
+
+async def test_case_17_ten_thousand_pushes_to_an_idle_connection_are_dropped_and_counted() -> None:
+    async with pooling() as (pool, servers):
+        (await pool.get_connection(URL)).release()
+        push = servers.ends[0]
+        for start in range(0, 10_000, 100):
+            await push.send_many(f"push {number}" for number in range(start, start + 100))
+            await steps(2)
+        async with asyncio.timeout(10):
+            await push.flush()
+            await until(lambda: pool.stats().dropped_messages == 10_000)
+        async with pool.get_connection(URL) as conn:
+            await conn.send("still there?")
+            assert await push.recv() == "still there?"
+        assert servers.attempts == 1
+
+
+@pytest.mark.parametrize(("on_dirty", "attempts"), [("close", 2), ("drain", 1)])
+async def test_what_one_borrower_left_unread_never_reaches_the_next(on_dirty: str, attempts: int) -> None:
+    async with pooling(on_dirty=on_dirty) as (pool, servers):
+        async with pool.get_connection(URL) as conn:
+            await servers.ends[0].send("late answer")
+            await until(lambda: conn.unread)
+        async with pool.get_connection(URL) as conn:
+            await servers.ends[-1].send("new answer")
+            assert await conn.recv() == "new answer"
+        assert servers.attempts == attempts
+
+
+async def test_a_connection_is_closed_after_its_number_of_loans() -> None:
+    async with pooling(max_request_count=3) as (pool, servers):
+        for _ in range(7):
+            async with pool.get_connection(URL):
+                pass
+        assert servers.attempts == 3
+        assert pool.stats().closed == {"requests": 2}
+
+
+async def test_case_23_shrinking_and_growing_keep_the_counts_exact() -> None:
+    async with pooling(max_connections=5) as (pool, _):
+        held = [await pool.get_connection(URL) for _ in range(5)]
+        held.pop().release()
+        pool.resize(2)
+        assert pool.stats().idle == 0
+        held.pop().release()
+        held.pop().release()
+        await until(lambda: pool.stats().closing == 0)
+        assert pool.stats().size == 2
+        pool.resize(4)
+        held += [await pool.get_connection(URL) for _ in range(2)]
+        with pytest.raises(penstock.PoolExhausted):
+            await pool.get_connection(URL, timeout=0.05)
+        for conn in held:
+            conn.release()
+        assert pool.stats().idle == 4
+        with pytest.raises(ValueError, match="max_connections=0"):
+            pool.resize(0)
+
+
+async def test_draining_replaces_every_connection() -> None:
+    async with pooling() as (pool, servers):
+        await borrow_at_once(pool, 2)
+        held = await pool.get_connection(URL)
+        draining = asyncio.create_task(pool.drain(URL))
+        await steps()
+        assert not held.is_healthy()
+        assert held.is_connected
+        async with pool.get_connection(URL) as fresh:
+            assert fresh.is_healthy()
+        assert not draining.done()
+        held.release()
+        async with asyncio.timeout(5):
+            await draining
+        assert servers.attempts == 3
+        assert pool.stats().closed == {"drain": 2}
+        await pool.drain()
+        await pool.drain("ws://never.seen")
+
+
+async def test_a_connection_that_does_not_answer_a_ping_is_closed() -> None:
+    async with pooling(check_interval=0.05, pong_timeout=0.05) as (pool, servers):
+        (await pool.get_connection(URL)).release()
+        servers.ends[0].transport.pause_reading()
+        await until(lambda: pool.stats().closed == {"health": 1})
+
+
+async def test_one_that_is_lent_and_does_not_answer_is_not_lent_again() -> None:
+    async with pooling(check_interval=0.05, pong_timeout=0.05) as (pool, servers):
+        async with pool.get_connection(URL) as conn:
+            servers.ends[0].transport.pause_reading()
+            await until(lambda: not conn.is_healthy())
+        assert pool.stats().idle == 0
+
+
+async def test_one_that_answers_is_kept() -> None:
+    async with pooling(check_interval=0.03) as (pool, _):
+        (await pool.get_connection(URL)).release()
+        await asyncio.sleep(0.2)
+        assert pool.stats().idle == 1
+
+
+@each_server
+async def test_the_checker_asks_a_real_server(kind: str) -> None:
+    async with serving(kind) as server:
+        conn = await penstock.connect(url_of(server))
+        checker = HealthChecker(check_interval=1, max_idle_time=10, max_request_count=5, pong_timeout=5)
+        assert await checker.check_connection_health(conn)
+        await conn.close()
+        assert not await checker.check_connection_health(conn)
+
+
+@each_server
+async def test_a_crowd_shares_few_connections_to_a_real_server(kind: str) -> None:
+    async with serving(kind) as server, ConnectionPool(ConnectionPoolConfig(max_connections=4)) as pool:
+
+        async def ask(number: int) -> None:
+            async with pool.get_connection(url_of(server)) as conn:
+                await conn.send(str(number))
+                assert await conn.recv() == str(number)
+
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(ask(number) for number in range(200)))
+        assert pool.stats().opened == 4
+
+
+async def test_a_server_that_restarts_is_found_again() -> None:
+    async with ConnectionPool(ConnectionPoolConfig(max_connections=20, max_connecting=20)) as pool:
+        async with penstock.serve(echo, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            url = f"ws://127.0.0.1:{port}"
+            conns = [await pool.get_connection(url) for _ in range(20)]
+            for conn in conns:
+                conn.release()
+        await until(lambda: pool.stats().idle == 0)
+        async with penstock.serve(echo, "127.0.0.1", port):
+
+            async def answered() -> None:
+                while True:
+                    try:
+                        async with pool.get_connection(url) as conn:
+                            await conn.send("back?")
+                            assert await conn.recv() == "back?"
+                            return
+                    except ConnectionFailed:
+                        await asyncio.sleep(0.05)
+
+            async with asyncio.timeout(10):
+                await answered()

@@ -1,0 +1,380 @@
+"""Borrowing and returning: who gets which connection, and what a caller is told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from typing import Any
+
+import pytest
+
+from penstock import ConnectionFailed, ConnectionPool, ConnectionPoolConfig, PoolClosed, PoolExhausted, WrongLoop
+from penstock.errors import LeaseReturned
+from support.pools import URL, pooling, steps, until
+
+pytestmark = pytest.mark.timeout(30)
+
+
+def free(pool: ConnectionPool) -> bool:
+    stats = pool.stats()
+    return stats.in_use == stats.waiting == stats.connecting == stats.closing == 0
+
+
+async def test_a_returned_connection_is_lent_again() -> None:
+    async with pooling() as (pool, servers):
+        async with pool.get_connection(URL) as conn:
+            await conn.send("hello")
+            assert conn.url == URL
+            assert conn.request_count == 1
+            assert conn.is_connected
+            assert conn.is_healthy()
+        async with pool.get_connection(URL) as again:
+            assert again.request_count == 2
+            assert again.created_at <= again.last_used
+        assert servers.attempts == 1
+        assert await servers.ends[0].recv() == "hello"
+        stats = pool.stats()
+        assert (stats.immediate, stats.waited, stats.opened, stats.idle) == (1, 1, 1, 1)
+
+
+async def test_the_connection_used_last_is_lent_first() -> None:
+    async with pooling() as (pool, _):
+        first, second = await pool.get_connection(URL), await pool.get_connection(URL)
+        opened = [first.created_at, second.created_at]
+        ids = [first.id, second.id]
+        first.release()
+        second.release()
+        async with pool.get_connection(URL) as conn:
+            assert conn.id == ids[1]
+        assert opened == sorted(opened)
+
+
+@pytest.mark.parametrize("after", range(12))
+async def test_case_1_cancelled_at_every_await_of_acquire_no_slot_is_lost(after: int) -> None:
+    async with pooling(max_connections=1, max_total=1) as (pool, _):
+        task = asyncio.create_task(pool.get_connection(URL).__aenter__())
+        await steps(after)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result().release()
+        async with asyncio.timeout(5), pool.get_connection(URL) as conn:
+            assert conn.is_connected
+        assert pool.stats().in_use == 0
+
+
+async def test_case_2_a_connection_handed_to_one_who_is_cancelled_goes_to_the_next() -> None:
+    async with pooling(max_connections=1) as (pool, servers):
+        lent = await pool.get_connection(URL)
+        first = asyncio.create_task(pool.get_connection(URL).__aenter__())
+        second = asyncio.create_task(pool.get_connection(URL).__aenter__())
+        await steps()
+        lent.release()
+        first.cancel()
+        async with asyncio.timeout(5):
+            conn = await second
+        assert first.cancelled()
+        assert conn.is_connected
+        conn.release()
+        assert servers.attempts == 1
+
+
+async def test_cases_3_and_4_returning_cannot_be_cancelled() -> None:
+    async with pooling(max_connections=1) as (pool, _):
+
+        async def borrow() -> None:
+            async with pool.get_connection(URL):
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(borrow())
+        await until(lambda: pool.stats().in_use)
+        task.cancel()
+        task.cancel()
+        await asyncio.wait([task])
+        assert free(pool)
+        assert pool.stats().idle == 1
+
+
+async def test_case_5_a_time_out_that_races_success_has_one_outcome() -> None:
+    async with pooling(max_connections=1) as (pool, _):
+        for delay in (0.001, 0.0015, 0.002, 0.0025, 0.003):
+            lent = await pool.get_connection(URL)
+            task = asyncio.create_task(pool.get_connection(URL, timeout=0.002).__aenter__())
+            await asyncio.sleep(delay)
+            lent.release()
+            await asyncio.wait([task])
+            if task.exception() is None:
+                task.result().release()
+            else:
+                assert isinstance(task.exception(), PoolExhausted)
+            assert free(pool)
+            assert pool.stats().idle == 1
+
+
+async def test_case_6_an_outer_cancel_is_never_swallowed() -> None:
+    async with pooling(max_connections=1) as (pool, _):
+        lent = await pool.get_connection(URL)
+        with pytest.raises(TimeoutError) as caught:
+            async with asyncio.timeout(0.05):
+                await pool.get_connection(URL)
+        assert not isinstance(caught.value, PoolExhausted)
+        assert pool.stats().cancelled == 1
+        lent.release()
+
+
+async def test_case_8_a_cancelled_waiters_connection_goes_to_the_next_waiter() -> None:
+    async with pooling(max_connections=1) as (pool, servers):
+        servers.gate.clear()
+        first = asyncio.create_task(pool.get_connection(URL).__aenter__())
+        second = asyncio.create_task(pool.get_connection(URL).__aenter__())
+        await until(lambda: servers.attempts)
+        first.cancel()
+        await steps()
+        servers.gate.set()
+        async with asyncio.timeout(5):
+            (await second).release()
+        assert servers.attempts == 1
+
+
+async def test_case_9_a_broken_connection_returned_while_others_wait_lets_them_go_on() -> None:
+    async with pooling(max_connections=1) as (pool, servers):
+        lent = await pool.get_connection(URL)
+        waiting = asyncio.create_task(pool.get_connection(URL).__aenter__())
+        await steps()
+        servers.ends[0].transport.abort()
+        await until(lambda: not lent.is_connected)
+        lent.release()
+        async with asyncio.timeout(5):
+            conn = await waiting
+        assert conn.is_connected
+        conn.release()
+        assert servers.attempts == 2
+        assert pool.stats().closed == {"peer": 1}
+
+
+async def test_case_21_what_was_returned_is_the_callers_no_more() -> None:
+    async with pooling() as (pool, _):
+        conn = await pool.get_connection(URL)
+        conn.release()
+        conn.release()
+        conn.discard("too late")
+        assert pool.stats().idle == 1
+        assert not conn.is_connected
+        assert not conn.is_healthy()
+        for use in (lambda: conn.send("x"), conn.recv, lambda: conn.remote_address, conn.__aiter__):
+            with pytest.raises(LeaseReturned, match="was returned"):
+                use()
+        assert "returned" in repr(conn)
+        await pool.close(1)
+        conn.release()
+
+
+async def test_case_21_a_discarded_connection_is_not_lent_again() -> None:
+    async with pooling() as (pool, servers):
+        async with pool.get_connection(URL) as conn:
+            conn.discard("it smelled")
+        async with pool.get_connection(URL):
+            pass
+        assert servers.attempts == 2
+        assert pool.stats().closed == {"it smelled": 1}
+
+
+async def test_case_22_one_who_returns_and_asks_again_in_a_loop_starves_nobody() -> None:
+    async with pooling(max_connections=1) as (pool, _):
+        order: list[str] = []
+
+        async def greedy() -> None:
+            for _ in range(20):
+                async with pool.get_connection(URL):
+                    order.append("greedy")
+                    await asyncio.sleep(0)
+
+        async def modest() -> None:
+            await asyncio.sleep(0)
+            async with pool.get_connection(URL):
+                order.append("modest")
+
+        await asyncio.gather(greedy(), *(modest() for _ in range(5)))
+        assert order.index("modest") <= 2
+        assert max(index for index, name in enumerate(order) if name == "modest") <= 11
+
+
+async def test_waiters_are_served_in_the_order_they_came() -> None:
+    async with pooling(max_connections=2) as (pool, _):
+        served: list[int] = []
+
+        async def borrow(number: int) -> None:
+            async with pool.get_connection(URL):
+                served.append(number)
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(borrow(number) for number in range(50)))
+        assert served == list(range(50))
+
+
+async def test_a_time_out_says_how_long_how_many_and_what_to_do() -> None:
+    async with pooling(max_connections=1) as (pool, _):
+        async with pool.get_connection(URL):
+            with pytest.raises(PoolExhausted, match=r"after 0\.0\d+ s: all 1 .* raise max_connections") as caught:
+                await pool.get_connection(URL, timeout=0.05)
+        assert 0.05 <= caught.value.waited < 1
+        assert pool.stats().timeouts == 1
+        assert free(pool)
+
+
+async def test_a_timeout_of_zero_is_now_or_never() -> None:
+    async with pooling(max_connections=1) as (pool, servers):
+        with pytest.raises(PoolExhausted):
+            await pool.get_connection(URL, timeout=0)
+        (await pool.get_connection(URL)).release()
+        (await pool.get_connection(URL, timeout=0)).release()
+        assert servers.attempts == 1
+
+
+async def test_no_more_may_wait_than_allowed() -> None:
+    async with pooling(max_connections=1, max_waiting=2) as (pool, _), pool.get_connection(URL) as conn:
+        waiting = [asyncio.create_task(pool.get_connection(URL).__aenter__()) for _ in range(2)]
+        await steps()
+        with pytest.raises(PoolExhausted):
+            await pool.get_connection(URL)
+        conn.release()
+        for task in waiting:
+            (await task).release()
+
+
+async def test_different_timeouts_expire_each_in_its_time() -> None:
+    async with pooling(max_connections=1) as (pool, _), pool.get_connection(URL):
+        expired: list[float] = []
+
+        async def wait(timeout: float) -> None:
+            with pytest.raises(PoolExhausted):
+                await pool.get_connection(URL, timeout=timeout)
+            expired.append(timeout)
+
+        await asyncio.gather(*map(wait, (0.15, 0.05, 0.1, 0.05)))
+        assert expired == [0.05, 0.05, 0.1, 0.15]
+
+
+async def test_case_19_closing_tells_those_who_wait_and_closes_what_comes_late() -> None:
+    async with pooling(max_connections=2) as (pool, servers):
+        lent = await pool.get_connection(URL)
+        servers.gate.clear()
+        waiting = asyncio.create_task(pool.get_connection(URL).__aenter__())
+        await until(lambda: servers.attempts == 2)
+        closing = asyncio.create_task(pool.close(5))
+        await steps()
+        with pytest.raises(PoolClosed):
+            await waiting
+        with pytest.raises(PoolClosed):
+            await pool.get_connection(URL)
+        servers.gate.set()
+        lent.release()
+        await closing
+        assert pool.stats().size == 0
+        await until(lambda: all(end.state.name == "CLOSED" for end in servers.ends))
+
+
+async def test_case_20_a_closing_handshake_that_hangs_does_not_hold_up_closing_the_pool() -> None:
+    async with pooling() as (pool, servers):
+        servers.options = type(servers.options)(ping_interval=None, close_timeout=30)
+        lent = await pool.get_connection(URL)
+        servers.ends[0].transport.pause_reading()
+        lent.release()
+        before = asyncio.get_running_loop().time()
+        await pool.close(0.2)
+        assert asyncio.get_running_loop().time() - before < 0.35
+
+
+@pytest.mark.parametrize("url", ["http://localhost", "localhost", "", b"ws://localhost", None])
+async def test_a_url_that_is_none_is_refused(url: Any) -> None:
+    async with pooling() as (pool, _):
+        with pytest.raises(ValueError, match="must begin with ws:// or wss://"):
+            await pool.get_connection(url)
+
+
+def test_case_25_used_on_two_loops_is_an_error_that_says_so() -> None:
+    async def borrow(pool: ConnectionPool) -> None:
+        await pool.get_connection(URL, timeout=0)
+
+    pool = ConnectionPool()
+    with pytest.raises(PoolExhausted):
+        asyncio.run(borrow(pool))
+    with pytest.raises(WrongLoop):
+        asyncio.run(borrow(pool))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+async def test_case_25_after_a_fork_the_child_is_told() -> None:
+    async with pooling() as (pool, _):
+        (await pool.get_connection(URL)).release()
+        child = os.fork()
+        if child == 0:
+            try:
+                pool.take(URL)
+            except WrongLoop:
+                os._exit(42)
+            os._exit(1)
+        _, status = os.waitpid(child, 0)  # noqa: ASYNC222 - it ends at once
+        assert os.waitstatus_to_exitcode(status) == 42
+
+
+@pytest.mark.parametrize("cancels", [10_000, pytest.param(100_000, marks=pytest.mark.load)])
+@pytest.mark.timeout(300)
+async def test_case_26_cancels_at_random_awaits_lose_no_slot(cancels: int) -> None:
+    dice = random.Random(cancels)
+    async with pooling(max_connections=3, max_waiting=100_000) as (pool, servers):
+
+        async def borrow() -> None:
+            async with pool.get_connection(URL) as conn:
+                await asyncio.sleep(0)
+                if dice.random() < 0.01:
+                    conn.discard()
+
+        for _ in range(cancels // 100):
+            if dice.random() < 0.2:
+                servers.failures = [OSError("down")]
+            tasks = [asyncio.create_task(borrow()) for _ in range(100)]
+            for task in tasks:
+                await steps(dice.randrange(3))
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        servers.failures = []
+        await until(lambda: pool.stats().waiting == pool.stats().in_use == pool.stats().connecting == 0, 20)
+        held = [await pool.get_connection(URL) for _ in range(3)]
+        assert pool.stats().in_use == 3
+        for conn in held:
+            conn.release()
+
+
+async def test_a_connect_that_fails_reaches_the_caller_with_its_cause() -> None:
+    async with pooling() as (pool, servers):
+        servers.failures = [ConnectionRefusedError("nobody home")]
+        with pytest.raises(ConnectionFailed, match=r"ws://server.*nobody home") as caught:
+            await pool.get_connection(URL)
+        assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+        assert free(pool)
+        (await pool.get_connection(URL)).release()
+        assert pool.stats().errors == 1
+
+
+async def test_case_7_a_connect_that_fails_frees_the_slot_and_wakes_the_next() -> None:
+    async with pooling(max_connections=1) as (pool, servers):
+        servers.failures = [OSError("once")]
+        first = asyncio.create_task(pool.get_connection(URL).__aenter__())
+        second = asyncio.create_task(pool.get_connection(URL).__aenter__())
+        with pytest.raises(ConnectionFailed):
+            await first
+        async with asyncio.timeout(5):
+            (await second).release()
+
+
+def test_a_pool_that_was_never_used_can_be_closed() -> None:
+    async def close() -> None:
+        pool = ConnectionPool(ConnectionPoolConfig())
+        await pool.close()
+        with pytest.raises(PoolClosed):
+            await pool.get_connection(URL)
+
+    asyncio.run(close())
