@@ -80,6 +80,13 @@ async def test_a_server_that_never_answers_is_a_failure_that_names_it(monkeypatc
                 await Tour(url, 64).run(lambda *_: None)
 
 
+def test_a_password_is_not_shown_and_a_url_is_not_markup() -> None:
+    tour = Tour("ws://me:s3cret@[fd00::1]:8080/x[red]y", 64)
+    assert "ws://[fd00::1]:8080/x[red]y" in shown(tour)
+    assert "s3cret" not in shown(tour)
+    assert as_json(tour)["url"] == "ws://[fd00::1]:8080/x[red]y"
+
+
 def test_a_ratio_is_of_penstock_to_the_plain_way() -> None:
     assert ratio(100, 2150) == "21.5x"
     assert ratio(100, 98) == "0.98x"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import replace
 
 import pytest
 from websockets.asyncio.server import serve
@@ -10,7 +11,7 @@ from penstock.traffic import processes
 from penstock.traffic.loop import cores
 from penstock.traffic.measure import Job
 from penstock.traffic.processes import JobFailed, run_job, server
-from penstock.traffic.syscalls import syscalls_per_message
+from penstock.traffic.syscalls import SyscallCounter
 
 
 async def test_a_job_runs_in_a_process_of_its_own() -> None:
@@ -78,7 +79,7 @@ async def test_a_cancelled_job_leaves_no_process() -> None:
 
 
 async def test_a_server_that_does_not_start_says_why() -> None:
-    with pytest.raises(RuntimeError, match="KeyError: 'nonesuch'"):
+    with pytest.raises(JobFailed, match="KeyError: 'nonesuch'"):
         async with server("nonesuch", None):
             pass
 
@@ -89,11 +90,9 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="system 
 @linux
 async def test_coalesced_messages_share_system_calls() -> None:
     async with server("picows", None) as url:
-        job = Job(work="one-way", library="penstock", url=url + "/sink")
-        together = await asyncio.to_thread(syscalls_per_message, job, 2000)
-        apart = await asyncio.to_thread(
-            syscalls_per_message, Job(work="one-way", library="websockets", url=url + "/sink"), 2000
-        )
+        job = Job(work="one-way", library="penstock", url=url + "/sink", messages=2000)
+        together = await asyncio.to_thread(SyscallCounter(job).per_message)
+        apart = await asyncio.to_thread(SyscallCounter(replace(job, library="websockets")).per_message)
     if together is None:
         pytest.skip("this machine does not allow a process to trace its children")
     assert together < 0.1
@@ -103,9 +102,21 @@ async def test_coalesced_messages_share_system_calls() -> None:
 
 @linux
 def test_a_client_that_fails_has_no_count() -> None:
-    assert syscalls_per_message(Job(work="one-way", library="penstock", url="ws://127.0.0.1:9/"), 10) is None
+    job = Job(work="one-way", library="penstock", url="ws://127.0.0.1:9/", messages=10)
+    assert SyscallCounter(job).per_message() is None
+
+
+@linux
+async def test_counting_ends_soon_when_it_is_stopped() -> None:
+    counter = SyscallCounter(Job(work="import", library="penstock", messages=10_000))
+    counting = asyncio.create_task(asyncio.to_thread(counter.per_message))
+    await asyncio.sleep(0.3)
+    counter.stop()
+    async with asyncio.timeout(5):
+        assert await counting is None
+    assert counter.per_message() is None
 
 
 def test_other_platforms_have_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert syscalls_per_message(Job(work="one-way", library="penstock"), 10) is None
+    assert SyscallCounter(Job(work="one-way", library="penstock", messages=10)).per_message() is None

@@ -11,6 +11,7 @@ from rich.console import Console
 from penstock.cli.run import run_reporting
 from penstock.demo.table import as_json, table
 from penstock.demo.tour import Tour
+from penstock.transport.base import InvalidURI, parse_uri
 
 _INTRODUCTION = """\
 The same program twice: one [bold]await ws.send(message)[/bold] after the other, once with [bold]websockets[/bold]
@@ -32,8 +33,11 @@ def command(url: str | None, size: int, as_json_: bool) -> None:
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unreachable, 130 interrupted (what was measured is printed).
     """
-    if url is not None and not url.startswith(("ws://", "wss://")):
-        raise click.BadParameter(f"{url!r} does not begin with ws:// or wss://", param_hint="--url")
+    if url is not None:
+        try:
+            parse_uri(url)
+        except InvalidURI as exc:
+            raise click.BadParameter(str(exc), param_hint="--url") from None
     tour = Tour(url, size)
     console = Console()
     if not as_json_:

@@ -47,13 +47,13 @@ async def _run(work: Callable[[Report], Awaitable[None]], errors: Console) -> in
             nonlocal said
             progress.update(bar, description=label, completed=share)
             if label != said and not errors.is_terminal:
-                errors.print(f"{share:>4.0%} {label}", highlight=False)
+                errors.print(f"{share:>4.0%} {escape(label)}", highlight=False, soft_wrap=True)
             said = label
 
         try:
             await work(report)
         except JobFailed as failure:
-            errors.print(f"[red]{escape(str(failure))}[/red]", highlight=False)
+            errors.print(f"[red]{escape(str(failure))}[/red]", highlight=False, soft_wrap=True)
             return UNREACHABLE if failure.unreachable else FAILED
         except asyncio.CancelledError:
             errors.print("interrupted; what was measured until then:")

@@ -222,6 +222,8 @@ def _redirected(uri: str, location: str, options: ClientOptions, exc: InvalidSta
         raise SecurityError(f"cannot follow redirect to non-secure URI {target}") from exc
     if (old.secure, old.host, old.port) == (new.secure, new.host, new.port):
         return target, options
+    if options.network.get("unix"):
+        raise ValueError(f"cannot follow cross-origin redirect to {target} with a Unix socket") from exc
     if options.network.get("host") is not None or options.network.get("port") is not None:
         raise ValueError(f"cannot follow cross-origin redirect to {target} with an explicit host or port") from exc
     if options.additional_headers is None:

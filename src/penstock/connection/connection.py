@@ -108,7 +108,8 @@ class Connection:
     async def flush(self) -> None:
         """Wait until everything accepted so far is written to the socket.
 
-        Cancelling is safe. It says nothing about what the peer has read.
+        Cancelling is safe. It says nothing about what the peer has read. With TLS on the ``websockets`` transport it
+        ends when the TLS layer has taken it.
 
         Raises:
             ConnectionClosed: the connection is, or was closed meanwhile.
@@ -201,7 +202,11 @@ class Connection:
         Raises:
             ProtocolError: ``code`` or ``reason`` cannot be sent.
         """
-        if len(Close(code, reason).serialize()) > MAX_CONTROL:
+        try:
+            size = len(Close(code, reason).serialize())
+        except UnicodeEncodeError as exc:
+            raise ProtocolError(f"close reason holds a lone surrogate at position {exc.start}") from exc
+        if size > MAX_CONTROL:
             raise ProtocolError(f"close reason of {len(reason.encode())} bytes: must be at most {MAX_CONTROL - 2}")
         transport, outbox = self._transport, self.outbox
         outbox.check_loop()

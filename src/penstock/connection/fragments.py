@@ -33,6 +33,7 @@ async def send_fragments(outbox: Outbox, fragments: Any, text: bool | None) -> N
     first, payload = encode(chunk, text)
     is_text = isinstance(chunk, str)
     await outbox.begin_fragments()
+    count = 0
     try:
         await outbox.fragment(first & ~FIN, payload)
         count = 1
@@ -45,7 +46,8 @@ async def send_fragments(outbox: Outbox, fragments: Any, text: bool | None) -> N
                 await asyncio.sleep(0)
         await outbox.fragment(FIN | CONTINUATION, b"")
     except BaseException:
-        outbox.transport.fail(CloseCode.INTERNAL_ERROR, "error in fragmented message")
+        if count:
+            outbox.transport.fail(CloseCode.INTERNAL_ERROR, "error in fragmented message")
         raise
     finally:
         outbox.end_fragments()

@@ -295,6 +295,8 @@ class Outbox:
                 data = b"".join([*(self.transport.frames.many(*run) for run in self._earlier), data])
             self._clear()
             self.transport.write(data)
+            if self._linger:
+                self._settle()  # no tick is coming that would
         self._writes += 1
 
     def write_one(self, first: int, payload: bytes) -> None:
@@ -379,6 +381,12 @@ class Outbox:
     def control(self) -> None:
         if self.run and not self.transport.blocked:
             self.write_out()
+
+    def broke(self, exc: Exception) -> None:
+        """Writing failed, as it never should: the connection goes, its neighbours stay."""
+        self.transport.logger.error("cannot write to %s", self.transport.id, exc_info=exc)
+        self.closed()
+        self.transport.abort(exc)
 
     def closing(self) -> None:
         if self.run:

@@ -11,6 +11,8 @@ class Ticking(Protocol):
     """Who wants to be told."""
 
     def tick(self) -> None: ...
+    def broke(self, exc: Exception) -> None:
+        """The tick raised ``exc``."""
 
 
 class Ticker:
@@ -32,7 +34,10 @@ class Ticker:
     def _tick(self) -> None:
         due, self._due = self._due, []
         for who in due:
-            who.tick()
+            try:
+                who.tick()
+            except Exception as exc:  # noqa: BLE001 - the top of a callback: the others must be told
+                who.broke(exc)
 
 
 _tickers: WeakKeyDictionary[AbstractEventLoop, Ticker] = WeakKeyDictionary()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+from rich.markup import escape
 from rich.table import Table
 
 from penstock.demo.tour import PENSTOCK, PLAIN, Findings, Tour
-from penstock.traffic.measure import Run
+from penstock.traffic.measure import Run, shown
 
 SCHEMA = 1
 
@@ -48,7 +49,7 @@ ROWS = (
 
 def table(tour: Tour) -> Table:
     """The figures side by side."""
-    where = "an embedded server on loopback" if tour.url is None else tour.url
+    where = "an embedded server on loopback" if tour.url is None else escape(shown(tour.url))
     grid = Table(title=f"{tour.size_bytes}-byte messages to {where}", title_justify="left", title_style="bold")
     grid.add_column("")
     grid.add_column("the plain way", justify="right")
@@ -80,7 +81,12 @@ def as_json(tour: Tour) -> dict[str, Any]:
             "ratio": ours / plain if plain and ours is not None else None,
             "better": row.better,
         }
-    return {"schema": SCHEMA, "url": tour.url, "size_bytes": tour.size_bytes, "figures": figures}
+    return {
+        "schema": SCHEMA,
+        "url": None if tour.url is None else shown(tour.url),
+        "size_bytes": tour.size_bytes,
+        "figures": figures,
+    }
 
 
 def _pair(row: Row, tour: Tour) -> tuple[float | None, float | None]:

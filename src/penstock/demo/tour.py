@@ -8,9 +8,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from penstock.traffic.loop import cores
-from penstock.traffic.measure import Job, Run, median_run
+from penstock.traffic.measure import Job, Run, median_run, shown
 from penstock.traffic.processes import JobFailed, run_job, server
-from penstock.traffic.syscalls import syscalls_per_message
+from penstock.traffic.syscalls import SyscallCounter
 
 PLAIN, PENSTOCK = "websockets", "penstock"
 TIME_LIMIT = 28.0
@@ -81,7 +81,7 @@ class Tour:
                         await step.take(step.job, self.findings[step.job.library], client_core, tell)
             except TimeoutError:
                 if not all(findings.one_way for findings in self.findings.values()):
-                    raise JobFailed(step.job, f"{step.job.url} took longer than {TIME_LIMIT:.0f} s") from None
+                    raise JobFailed(step.job, f"{shown(step.job.url)} took longer than {TIME_LIMIT:.0f} s") from None
         report("done", 1)
 
     def _server(self, core: int | None) -> AbstractAsyncContextManager[str]:
@@ -126,7 +126,11 @@ async def ask(job: Job, findings: Findings, core: int | None, tell: Tell) -> Non
 
 async def count(job: Job, findings: Findings, core: int | None, tell: Tell) -> None:  # noqa: ARG001 - a step like others
     """Count system calls, which takes a run of its own."""
-    findings.syscalls = await asyncio.to_thread(syscalls_per_message, job, COUNTED_MESSAGES)
+    counter = SyscallCounter(replace(job, messages=COUNTED_MESSAGES))
+    try:
+        findings.syscalls = await asyncio.to_thread(counter.per_message)
+    finally:
+        counter.stop()
 
 
 @asynccontextmanager

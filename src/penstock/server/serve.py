@@ -105,15 +105,19 @@ class Server:
 
     async def _close(self, close_connections: bool, code: int, reason: str) -> None:
         self.logger.info("server closing")
-        self._listener.close()
-        if close_connections:
-            closing = [asyncio.create_task(connection.close(code, reason)) for connection in self.connections]
-            if closing:
-                await asyncio.wait(closing)
-        if self._handlers:
-            await asyncio.wait(self._handlers)
-        await self._listener.wait_closed()
-        self._closed.set_result(None)
+        try:
+            if self._listener is not None:
+                self._listener.close()
+            if close_connections:
+                closing = [asyncio.create_task(connection.close(code, reason)) for connection in self.connections]
+                if closing:
+                    await asyncio.wait(closing)
+            if self._handlers:
+                await asyncio.wait(self._handlers)
+            if self._listener is not None:
+                await self._listener.wait_closed()
+        finally:
+            self._closed.set_result(None)
         self.logger.info("server closed")
 
     async def wait_closed(self) -> None:
@@ -145,8 +149,8 @@ class Server:
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
-        """What it listens on."""
-        return tuple(self._listener.sockets)
+        """What it listens on; nothing before it has started."""
+        return () if self._listener is None else tuple(self._listener.sockets)
 
     async def _start(self) -> Self:
         if self._listener is None:

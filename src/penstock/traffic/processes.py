@@ -58,13 +58,22 @@ async def child(module: str, *arguments: str, core: int | None) -> AsyncIterator
 
 @asynccontextmanager
 async def server(kind: str, core: int | None) -> AsyncIterator[str]:
-    """The URL, without a path, of an embedded server in a process of its own."""
+    """The URL, without a path, of an embedded server in a process of its own.
+
+    Raises:
+        JobFailed: it did not start within `START_TIMEOUT`.
+    """
     async with child("penstock.traffic.server", kind, core=core) as process:
         assert process.stdout is not None
-        async with asyncio.timeout(START_TIMEOUT):
-            port = (await process.stdout.readline()).decode().strip()
+        port = ""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(START_TIMEOUT):
+                port = (await process.stdout.readline()).decode().strip()
         if not port:
-            raise RuntimeError(f"the embedded {kind} server did not start:\n{await _errors(process)}")
+            with suppress(ProcessLookupError):
+                process.kill()
+            job = Job(work="serving", library=kind)
+            raise JobFailed(job, f"the embedded server did not start:\n{await _errors(process)}")
         yield f"ws://127.0.0.1:{port}"
 
 

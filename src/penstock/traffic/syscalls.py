@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from penstock.traffic.jobs import BEGIN, END
@@ -40,27 +40,42 @@ class _Info(ctypes.Structure):
     )
 
 
-def syscalls_per_message(job: Job, messages: int) -> float | None:
-    """System calls of the client's main thread for each message; None where tracing is not to be had.
+class SyscallCounter:
+    """Counts the system calls of one client's main thread."""
 
-    Blocks until ``messages`` of the job are through. Call it in one thread from start to end.
-    """
-    if not sys.platform.startswith("linux"):
-        return None
-    client = subprocess.Popen(  # noqa: S603 - this program's own module
-        [sys.executable, "-m", "penstock.traffic.client", json.dumps(asdict(replace(job, messages=messages))), ""],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        stdin=subprocess.DEVNULL,
-    )
-    try:
-        calls = _count(client.pid)
-    except OSError:
-        return None
-    finally:
-        client.kill()
-        client.wait()
-    return None if calls is None else calls / messages
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._client: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+
+    def per_message(self) -> float | None:
+        """System calls for each message of the job; None where tracing is not to be had, or after `stop`.
+
+        Blocks until the job is done.
+        """
+        if not sys.platform.startswith("linux") or self._stopped:
+            return None
+        self._client = subprocess.Popen(  # noqa: S603 - this program's own module
+            [sys.executable, "-m", "penstock.traffic.client", json.dumps(asdict(self._job)), ""],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            calls = None if self._stopped else _count(self._client.pid)
+        except OSError:
+            return None
+        finally:
+            self._client.kill()
+            self._client.wait()
+        return None if calls is None else calls / self._job.messages
+
+    def stop(self) -> None:
+        """Make `per_message` return soon; call it from another thread."""
+        self._stopped = True
+        if self._client is not None:
+            self._client.kill()
 
 
 def _count(pid: int) -> int | None:

@@ -152,6 +152,7 @@ class Endpoint(Receiver):
             frame.check()
             self._check_size(frame)
             protocol.recv_frame(frame)
+            protocol.events_received()  # which it would keep otherwise
         except (ProtocolError, PayloadTooBig, UnicodeDecodeError) as exc:
             self.refuse(exc)
         else:
@@ -194,7 +195,14 @@ class Endpoint(Receiver):
         """Look at nothing that still comes (RFC 6455 sections 1.4 and 7.1.7), but read on, to see the end."""
         self.discarding = True
         self.straight = False
+        self._owed_pong = None
+        self._stop_keepalive()
         self.inbox.close()
+
+    def _stop_keepalive(self) -> None:
+        if self._keepalive is not None:
+            self._keepalive.stop()
+            self._keepalive = None
 
     def _received(self, frame: Frame) -> None:
         if frame.opcode in DATA_OPCODES:
@@ -231,9 +239,9 @@ class Endpoint(Receiver):
 
     def resume_writing(self) -> None:
         self.blocked = False
-        if self._owed_pong is not None:
-            self.protocol.send_pong(self._owed_pong)
-            self._owed_pong = None
+        owed, self._owed_pong = self._owed_pong, None
+        if owed is not None and self.state is State.OPEN:
+            self.protocol.send_pong(owed)
             self._write_answers()
         if self._drain_waiters:
             waiters, self._drain_waiters = self._drain_waiters, []
@@ -275,6 +283,7 @@ class Endpoint(Receiver):
     async def close(self, code: int = 1000, reason: str = "") -> None:
         if self.state is State.OPEN:
             self.owner.closing()
+            self._stop_keepalive()
             self.protocol.send_close(code, reason)
             self.inbox.close()
             self._write_answers()
@@ -320,9 +329,7 @@ class Endpoint(Receiver):
         self._set_cause(cause)
         self.straight = False
         self.blocked = False
-        if self._keepalive is not None:
-            self._keepalive.stop()
-            self._keepalive = None
+        self._stop_keepalive()
         if self._overdue is not None:
             self._overdue.cancel()
         self.inbox.end()

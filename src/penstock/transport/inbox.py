@@ -63,10 +63,18 @@ class Inbox:
 
     def _overflow(self) -> None:
         if self._overflow_is_dropped:
-            self.items.pop()
+            self._drop_the_rest()
         elif not self.paused:
             self.paused = True
             self._pause()
+
+    def _drop_the_rest(self) -> None:
+        """Drop what came last, with the parts of its message that are here, and all that is still to come."""
+        self.high = -1
+        items = self.items
+        if isinstance(items.pop(), Part):
+            while items and isinstance(items[-1], Part) and not items[-1].fin:
+                items.pop()
 
     def relax(self) -> None:
         """Go on reading if enough was taken out."""

@@ -101,6 +101,7 @@ class WebsocketsTransport:
             if ws.protocol.state is State.OPEN:
                 self.owner.control()
             else:
+                self._stop_keepalive()
                 self.owner.closing()
             send_data()
 
@@ -114,9 +115,13 @@ class WebsocketsTransport:
 
         ws.send_data, ws.resume_writing, ws.connection_lost = sending, writable, lost  # type: ignore[method-assign]
 
-    def _lost(self) -> None:
+    def _stop_keepalive(self) -> None:
         if self._keepalive is not None:
             self._keepalive.stop()
+            self._keepalive = None
+
+    def _lost(self) -> None:
+        self._stop_keepalive()
         self.owner.closed()
 
     @property
@@ -244,7 +249,8 @@ class WebsocketsTransport:
 
     def abort(self, cause: BaseException | None = None) -> None:
         self.ws.set_connection_exc(cause)
-        self.ws.transport.abort()
+        if self.state is not State.CLOSED:
+            self.ws.transport.abort()
 
     async def wait_closed(self) -> None:
         await self.ws.wait_closed()

@@ -16,6 +16,9 @@ from penstock.transport.endpoint import Endpoint
 from penstock.transport.head import Head
 from penstock.transport.picows.listener import attach
 
+REFUSAL_SECONDS = 10.0
+"""How long a client that was refused may take to hang up, where ``open_timeout`` does not say."""
+
 _FAILED = "Failed to open a WebSocket connection.\nSee server log for more information.\n"
 
 
@@ -44,6 +47,7 @@ class Handshake(asyncio.Protocol):
         self._incoming, self._options = incoming, options
         self._head = Head()
         self._rest = b""
+        self._refused = False
         self._deciding: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
@@ -70,6 +74,8 @@ class Handshake(asyncio.Protocol):
             self._deadline = loop.call_later(self._options.open_timeout, transport.abort)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         head, rest = self._head.split(data)
         self._rest += rest
         self._protocol.receive_data(head)
@@ -81,8 +87,7 @@ class Handshake(asyncio.Protocol):
             self._transport.pause_reading()  # what comes behind the request can wait
             self._deciding = asyncio.get_running_loop().create_task(self._decide(events[0]))
         elif self._protocol.handshake_exc is not None:
-            self._head.complete = True
-            self._answer(self._protocol.reject(http.HTTPStatus.BAD_REQUEST, f"{self._protocol.handshake_exc}\n"))
+            self._write_out()  # the protocol has answered itself, or has nothing to say to that
 
     def eof_received(self) -> None:
         self._protocol.receive_eof()
@@ -125,13 +130,7 @@ class Handshake(asyncio.Protocol):
         self._endpoint.response = response
         if self._protocol.state is State.CONNECTING:
             self._protocol.send_response(response)
-        for data in self._protocol.data_to_send():
-            if data:
-                self._transport.write(data)
-            elif self._transport.can_write_eof():
-                self._transport.write_eof()
-            else:
-                self._transport.close()
+        self._write_out()
         if self._protocol.state is State.OPEN:
             if self._deadline is not None:
                 self._deadline.cancel()
@@ -139,3 +138,19 @@ class Handshake(asyncio.Protocol):
             attach(self._endpoint, self._transport, self._options, self._rest)
             self._incoming.opened(self._connection)
         self._transport.resume_reading()
+
+    def _write_out(self) -> None:
+        """Write the answer. A client that is refused is no longer listened to, and gone before long."""
+        self._refused = self._protocol.state is not State.OPEN
+        for data in self._protocol.data_to_send():
+            if data:
+                self._transport.write(data)
+            elif self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()
+        if self._refused:
+            self._rest = b""
+            if self._deadline is None:
+                loop = asyncio.get_running_loop()
+                self._deadline = loop.call_later(REFUSAL_SECONDS, self._transport.abort)
