@@ -361,3 +361,39 @@ async def test_anything_else_is_a_type_error_that_says_what_to_do(thing: Any) ->
     with pytest.raises(TypeError, match=r"penstock.connect\(url\)") as refusal:
         accelerate(thing)
     assert type(thing).__qualname__ in str(refusal.value)
+
+
+async def test_the_same_connection_is_accelerated_once() -> None:
+    async with link("client") as (ws, peer):
+        conn = accelerate(ws)
+        assert accelerate(ws) is conn
+        for text in ("one", "two"):
+            await accelerate(ws).send(text)
+        assert [await within(peer.recv()) for _ in range(2)] == ["one", "two"]
+
+
+@both_sides
+async def test_a_connection_that_is_closed_takes_nothing(side: str) -> None:
+    async with link(side) as (ws, _):
+        await ws.close()
+        conn = accelerate(ws)
+        for call in (conn.send("x"), conn.send_many(["x", "y"]), conn.send(["in", "parts"]), conn.flush(), conn.ping()):
+            with pytest.raises(ConnectionClosedOK):
+                await within(call)
+        assert not conn.outbox.run
+
+
+async def test_a_connection_that_is_closing_takes_nothing() -> None:
+    async with link("client") as (ws, peer):
+        peer.transport.pause_reading()
+        closing = asyncio.create_task(ws.close())
+        await asyncio.sleep(0)
+        conn = accelerate(ws)
+        sending = asyncio.create_task(conn.send("too late"))
+        await asyncio.sleep(0.01)
+        peer.transport.resume_reading()
+        with pytest.raises(ConnectionClosedOK):
+            await within(sending)
+        await within(closing)
+        with pytest.raises(ConnectionClosedOK):
+            await within(peer.recv())

@@ -11,7 +11,7 @@ from websockets.frames import Opcode
 
 from penstock import BatchConfig
 from penstock.errors import MessageTypeError, SerializationError
-from penstock.transport.base import ConnectionClosed, ConnectionClosedError, Options
+from penstock.transport.base import ConnectionClosed, ConnectionClosedError, Options, State
 from support.ends import NARROW, Ends, cancelled, ends, start, steps, within
 from support.wire import parse
 
@@ -309,3 +309,15 @@ async def test_pieces_do_not_linger_and_nor_does_what_was_gathered_before() -> N
         await both.client.send("before")
         await within(both.client.send(["a", "b"]))
         assert await both.received(2) == ["before", "ab"]
+
+
+async def test_cancelled_before_any_fragment_was_sent_it_has_not_sent_and_the_connection_is_usable() -> None:
+    async with ends(options=NARROW) as both:
+        filler = await both.block()
+        sending = start(both.client.send(["a", "b"]))
+        await steps(5)
+        assert await cancelled(sending)
+        assert both.client.state is State.OPEN
+        both.go_on()
+        await within(both.client.send("whole"))
+        assert await both.received(2) == [filler, "whole"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from penstock.transport.base import ConnectionClosedError, ConnectionClosedOK, ProtocolError, State
 from support.ends import cancelled, start, steps
 from support.links import Link, end_of, rest_of
-from support.rawpeer import CLOSE, CONT, FIN, TEXT
+from support.rawpeer import CLOSE, CONT, FIN, PING, TEXT
 
 
 async def close_is_seen(conn: Any) -> None:
@@ -312,3 +313,46 @@ async def test_leaving_the_block_of_a_lost_connection_is_no_error(link: Link) ->
             raw.abort()
             await conn.wait_closed()
         assert conn.close_code == 1006
+
+
+async def test_a_pong_that_was_owed_is_not_written_behind_the_close(link: Link) -> None:
+    async with link.raw(ping_interval=None) as (conn, raw):
+        raw.transport.pause_reading()
+        flushing = start(stuff(conn))
+        await steps(20)
+        raw.send(FIN | PING, b"hello")
+        raw.send(FIN | CLOSE, b"\x03\xe8")
+        await asyncio.sleep(0.05)
+        raw.transport.resume_reading()
+        await conn.wait_closed()
+        with pytest.raises(ConnectionClosedOK):
+            await flushing
+
+
+async def stuff(conn: Any) -> None:
+    await conn.send(b"x" * 8_000_000)
+    await conn.flush()
+
+
+async def test_no_ping_goes_behind_the_close(link: Link) -> None:
+    async with link.raw(ping_interval=0.02, ping_timeout=5, close_timeout=0.2) as (conn, raw):
+        raw.send(FIN | CLOSE, b"\x03\xe8")
+        await conn.wait_closed()
+        seen = []
+        with contextlib.suppress(EOFError):
+            while True:
+                seen.append(await raw.next())
+        kinds = [frame.opcode for frame in seen]
+        assert CLOSE in kinds
+        assert PING not in kinds[kinds.index(CLOSE) :]
+
+
+async def test_nothing_that_was_received_is_kept(link: Link) -> None:
+    async with link.raw() as (conn, raw):
+        for number in range(50):
+            raw.send(FIN | PING, b"%d" % number)
+            raw.send(TEXT, b"in ")
+            raw.send(FIN | CONT, b"parts")
+            assert await conn.recv() == "in parts"
+        protocol = getattr(conn.outbox.transport, "protocol", None) or conn.outbox.transport.ws.protocol
+        assert len(protocol.events) == 0

@@ -351,3 +351,12 @@ async def test_a_refused_client_is_not_among_the_connections(transport: Any) -> 
         with pytest.raises(InvalidStatus):
             await websockets.connect(url_of(server))
         assert server.connections == set()
+
+
+async def test_a_server_that_never_started_can_be_closed(transport: Any) -> None:
+    server = penstock.serve(echo, "127.0.0.1", 0, transport=transport)
+    assert server.sockets == ()
+    assert not server.is_serving()
+    server.close()
+    async with asyncio.timeout(2):
+        await server.wait_closed()

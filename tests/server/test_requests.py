@@ -11,6 +11,7 @@ import websockets
 
 import penstock
 from support.peers import ask, request, until_gone
+from support.resources import Resources
 from support.servers import TRANSPORTS, echo, port_of, url_of
 from support.waiting import until
 
@@ -242,3 +243,50 @@ async def test_a_path_may_be_written_in_any_bytes_that_http_allows(transport: An
             assert status == 101
         await until(lambda: len(paths) == 4)
     assert paths == ["/%C3%A9?x=%20", "/a//b/../c", "/;p=1", "*"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 10_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 1000 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\nHost: x\n\n", None),
+        (b"\r\n", None),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n", None),
+    ],
+)
+async def test_a_request_that_is_none_is_answered_or_hung_up_on_and_logs_no_traceback(
+    transport: Any, request_: bytes, status: int | None
+) -> None:
+    failures: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    async with penstock.serve(echo, "127.0.0.1", 0, transport=transport) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+        writer.write(request_)
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 %d " % status) if status else not answer.startswith(b"HTTP/1.1 101")
+    assert not failures
+
+
+async def test_a_client_that_was_refused_cannot_fill_the_memory(transport: Any) -> None:
+    def refuse(conn: Any, request: Any) -> Any:
+        return conn.respond(401, "no")
+
+    async with penstock.serve(
+        echo, "127.0.0.1", 0, transport=transport, process_request=refuse, open_timeout=2
+    ) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+        writer.write(request())
+        async with asyncio.timeout(5):
+            await reader.readuntil(b"\r\n\r\n")
+        before = Resources.now().resident_bytes
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(10):
+                for _ in range(400):
+                    writer.write(bytes(100_000))
+                    await writer.drain()
+        grown = Resources.now().resident_bytes - before
+        writer.transport.abort()
+    assert grown < 20 * 1024 * 1024

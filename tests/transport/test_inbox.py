@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from penstock.transport.inbox import Inbox
+from penstock.transport.inbox import Inbox, Part
 from support.ends import cancelled, start, steps, within
 
 
@@ -177,3 +177,21 @@ async def test_the_end_after_an_arrival_does_not_disturb_the_reader() -> None:
     box.end()
     await within(waiting)
     assert list(box.items) == ["last"]
+
+
+async def test_of_a_message_that_does_not_fit_while_closing_no_part_is_kept() -> None:
+    inbox = Inbox(asyncio.get_running_loop(), 2, 0)
+    inbox.close()
+    for item in ("whole", Part(True, b"AAA", False), Part(True, b"BBB", False), Part(True, b"CCC", True), "late"):
+        inbox.put(item)
+    assert list(inbox.items) == ["whole"]
+
+
+async def test_what_was_taken_before_makes_no_room_for_the_rest_of_a_message_that_did_not_fit() -> None:
+    inbox = Inbox(asyncio.get_running_loop(), 1, 0)
+    inbox.close()
+    inbox.put("one")
+    inbox.put(Part(True, b"AAA", False))
+    assert inbox.items.popleft() == "one"
+    inbox.put(Part(True, b"CCC", True))
+    assert not inbox.items
