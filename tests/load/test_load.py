@@ -87,7 +87,7 @@ async def converse(url: str, messages: int, ready: asyncio.Semaphore, all_open: 
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.load)])
+@pytest.mark.parametrize("rounds", [3, pytest.param(10, marks=pytest.mark.load)])
 async def test_a_thousand_connections_at_once_leave_nothing_behind(rounds: int) -> None:
     count, messages = 1000, 20
     allow_descriptors(2 * count + 200)
@@ -109,4 +109,5 @@ async def test_a_thousand_connections_at_once_leave_nothing_behind(rounds: int) 
             after.append(Resources.now())
     assert {sample.tasks for sample in after} == {before.tasks}
     assert {sample.descriptors for sample in after} == {before.descriptors}
-    assert after[-1].resident_bytes - after[0].resident_bytes < 8 * MIB
+    warm = after[len(after) // 3]  # the allocator has found its size; what leaks goes on leaking
+    assert after[-1].resident_bytes - warm.resident_bytes < 8 * MIB

@@ -10,10 +10,11 @@ import ctypes
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
+from threading import Lock
 from typing import Any
 
 from penstock.traffic.jobs import BEGIN, END
@@ -45,37 +46,54 @@ class SyscallCounter:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._client: subprocess.Popen[bytes] | None = None
+        self._pid: int | None = None
         self._stopped = False
+        self._lock = Lock()
+        """Nobody is killed whose number another process may have by now."""
 
     def per_message(self) -> float | None:
         """System calls for each message of the job; None where tracing is not to be had, or after `stop`.
 
         Blocks until the job is done.
         """
-        if not sys.platform.startswith("linux") or self._stopped:
+        if not sys.platform.startswith("linux"):
             return None
-        self._client = subprocess.Popen(  # noqa: S603 - this program's own module
-            [sys.executable, "-m", "penstock.traffic.client", json.dumps(asdict(self._job)), ""],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with self._lock:
+            if self._stopped:
+                return None
+            self._pid = pid = _spawn_client(self._job)
         try:
-            calls = None if self._stopped else _count(self._client.pid)
+            calls = _count(pid)
         except OSError:
             return None
         finally:
-            self._client.kill()
-            self._client.wait()
+            self.stop()
+            with self._lock:
+                self._pid = None
+                _reap(pid)
         return None if calls is None else calls / self._job.messages
 
     def stop(self) -> None:
         """Make `per_message` return soon; call it from another thread."""
-        self._stopped = True
-        if self._client is not None:
-            self._client.kill()
+        with self._lock:
+            self._stopped = True
+            if self._pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(self._pid, signal.SIGKILL)
+
+
+def _spawn_client(job: Job) -> int:
+    # Not `subprocess`: whenever that looks whether the client has ended, it takes the tracer's notices from it.
+    arguments = [sys.executable, "-m", "penstock.traffic.client", json.dumps(asdict(job)), ""]
+    actions = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_RDWR, 0) for stream in range(3)]
+    return os.posix_spawn(sys.executable, arguments, os.environ, file_actions=actions, setsid=True)
+
+
+def _reap(pid: int) -> None:
+    """Wait for the end of a process that was killed."""
+    with suppress(ChildProcessError):  # the tracer has seen it
+        while os.WIFSTOPPED(os.waitpid(pid, 0)[1]):
+            pass
 
 
 def _count(pid: int) -> int | None:
