@@ -38,7 +38,7 @@ check: $(VENV)/.dev  ## style, types, layers and the quick tests: before every c
 	$(BIN)/pytest -n auto -q -m "not load" $(ARGS)
 
 load: $(VENV)/.dev  ## the long tests: load, memory, leaks
-	$(BIN)/pytest -m load --timeout 900 tests/load $(ARGS)
+	$(BIN)/pytest -m load --timeout 900 $(ARGS)
 
 docs: $(VENV)/.docs  ## the documentation site, in docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
