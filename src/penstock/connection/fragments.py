@@ -35,22 +35,32 @@ async def send_fragments(outbox: Outbox, fragments: Any, text: bool | None) -> N
     await outbox.begin_fragments()
     count = 0
     try:
-        await outbox.fragment(first & ~FIN, payload)
+        await _write(outbox, first & ~FIN, payload)
         count = 1
         async for item in iterator:
             if isinstance(item, str) is not is_text:
                 raise mixed(chunk, item)
-            await outbox.fragment(CONTINUATION, encode(item)[1])
+            await _write(outbox, CONTINUATION, encode(item)[1])
             count += 1
             if count % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
-        await outbox.fragment(FIN | CONTINUATION, b"")
+        await _write(outbox, FIN | CONTINUATION, b"")
     except BaseException:
         if count:
             outbox.transport.fail(CloseCode.INTERNAL_ERROR, "error in fragmented message")
         raise
     finally:
         outbox.end_fragments()
+
+
+async def _write(outbox: Outbox, first: int, payload: bytes) -> None:
+    """Write a frame behind what was accepted before it; cancelled, it has not written."""
+    while outbox.transport.blocked and not outbox.ended:
+        await outbox.changed.wait()
+    if outbox.ended:
+        await outbox.raise_closed()
+    outbox.write_out()
+    outbox.write_one(first, payload)
 
 
 async def _iterate(fragments: Any) -> AsyncIterator[DataLike]:

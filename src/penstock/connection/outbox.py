@@ -67,7 +67,7 @@ class Outbox:
         self._resting = False
         self._turns = Turns(self._loop)
         self._writes = 0
-        self._changed = Signal(self._loop)
+        self.changed = Signal(self._loop)
         transport.owner = self
 
     # Accepting
@@ -255,8 +255,8 @@ class Outbox:
             self.gate = GATHER if self._gather else SHUT
         self.quick = self.gate is GATHER and self.transport.encode is None
         self._set_limits()
-        if self._changed:
-            self._changed.fire()
+        if self.changed:
+            self.changed.fire()
 
     def _set_limits(self) -> None:
         """How far `run` may grow without a look: the message that fills a batch needs one."""
@@ -281,7 +281,7 @@ class Outbox:
     def tick(self) -> None:
         """The loop iteration ends, or the batch has waited long enough."""
         self._ticking = False
-        if self.gate is GATHER and not (self.run or self._changed or self.transport.blocked):
+        if self.gate is GATHER and not (self.run or self.changed or self.transport.blocked):
             self.gate = LONE
             self.quick = False
         else:
@@ -327,7 +327,7 @@ class Outbox:
         writes = self._writes
         while self.run and self._writes == writes and not self.ended:
             if self.transport.blocked:
-                await self._changed.wait()
+                await self.changed.wait()
             else:
                 self.write_out()
         if not self.ended:
@@ -343,7 +343,7 @@ class Outbox:
             if not (self._turns or self.fragmenting or self.transport.blocked):
                 self.write_out()
                 return
-            await self._changed.wait()
+            await self.changed.wait()
 
     # Fragmented messages
 
@@ -356,15 +356,6 @@ class Outbox:
         """
         self.check_loop()
         await self._turn(0, exclusive=True)
-
-    async def fragment(self, first: int, payload: bytes) -> None:
-        """Write a frame of the message in fragments, behind what was accepted before it."""
-        while self.transport.blocked and not self.ended:
-            await self._changed.wait()
-        if self.ended:
-            await self.raise_closed()
-        self.write_out()
-        self.write_one(first, payload)
 
     def end_fragments(self) -> None:
         """Let others send again."""

@@ -7,14 +7,14 @@ import os
 import random as chance
 import weakref
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine
 from threading import get_ident
-from types import TracebackType
 from typing import Any
 
 from penstock.connection.connect import connect as open_connection
 from penstock.connection.connection import Connection
 from penstock.errors import ConnectionFailed, PoolClosed, PoolExhausted, WrongLoop
+from penstock.pool.acquire import Acquire
 from penstock.pool.breaker import Breaker
 from penstock.pool.config import ConnectionPoolConfig
 from penstock.pool.health import HealthChecker
@@ -251,7 +251,7 @@ class ConnectionPool:
         if connection.state is not State.OPEN:
             self._state.lost(member, "peer")
             return
-        if member in self._state.keys[member.key].idle and connection.unread:
+        if connection.unread and member in self._state.keys[member.key].idle:
             self._counts["dropped"] += connection.unread
             if not connection.discard_unread():
                 self._state.lost(member, "dirty")
@@ -372,31 +372,6 @@ class ConnectionPool:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-class Acquire:
-    """A connection that is asked for: ``await`` it, and return it yourself, or ``async with`` it."""
-
-    __slots__ = ("_lease", "_pool", "_timeout", "_url")
-
-    def __init__(self, pool: ConnectionPool, url: str, timeout: float | None) -> None:
-        self._pool, self._url, self._timeout = pool, url, timeout
-        self._lease: PooledConnection
-
-    def __await__(self) -> Generator[Any, None, PooledConnection]:
-        return self.__aenter__().__await__()
-
-    async def __aenter__(self) -> PooledConnection:
-        lease = self._pool.take(self._url)
-        if lease is None:
-            lease = await self._pool.wait(self._url, self._timeout)
-        self._lease = lease
-        return lease
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._lease.release()
 
 
 def _check_url(url: str) -> None:
