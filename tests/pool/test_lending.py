@@ -342,6 +342,7 @@ async def test_case_26_cancels_at_random_awaits_lose_no_slot(cancels: int) -> No
             await asyncio.gather(*tasks, return_exceptions=True)
         servers.failures = []
         await until(lambda: pool.stats().waiting == pool.stats().in_use == pool.stats().connecting == 0, 20)
+        await until(lambda: pool._opener.is_quiet(URL, asyncio.get_running_loop().time()), 10)
         held = [await pool.get_connection(URL) for _ in range(3)]
         assert pool.stats().in_use == 3
         for conn in held:

@@ -8,22 +8,27 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from penstock.pool.state import Close, Member, Open, PoolState
+from penstock.pool.breaker import Breaker
+from penstock.pool.endpoints import Endpoint
+from penstock.pool.slots import Close, Member, Open
+from penstock.pool.state import PoolState
 
 KEYS = ["a", "b", "c"]
+CAPACITY = 3
 
 
 class Caller:
     """A waiter that may lose interest, and may do so before the pool is told."""
 
-    def __init__(self, key: str, ticket: int) -> None:
-        self.key, self.ticket = key, ticket
+    def __init__(self, key: str, ticket: int, weight: int) -> None:
+        self.key, self.ticket, self.weight = key, ticket, weight
         self.gone = False
         self.member: Member[Any] | None = None
         self.cause: Exception | None = None
 
     def accept(self, member: Member[Any]) -> bool:
         if not self.gone:
+            assert not member.share or self.weight, "shared with one who wants it alone"
             self.member = member
         return not self.gone
 
@@ -34,16 +39,25 @@ class Caller:
 
 
 class Machine(RuleBasedStateMachine):
-    @initialize(most=st.integers(1, 4), least=st.integers(0, 2), total=st.integers(1, 6))
-    def begin(self, most: int, least: int, total: int) -> None:
+    @initialize(
+        most=st.integers(1, 4), least=st.integers(0, 2), total=st.integers(1, 6), max_uses=st.sampled_from([0, 0, 3])
+    )
+    def begin(self, most: int, least: int, total: int, max_uses: int) -> None:
         self.state: PoolState[int] = PoolState(
-            max_connections=min(most, total), min_connections=min(least, most, total), max_total=total
+            max_connections=min(most, total),
+            min_connections=min(least, most, total),
+            max_total=total,
+            max_uses=max_uses,
+            capacity=CAPACITY,
+            spread=lambda key: key == "b",
         )
+        self.endpoints = {key: [Endpoint(f"ws://{key}{n}", n, Breaker(lambda: 0.0)) for n in (1, 2)] for key in KEYS}
         self.now = 0.0
         self.tickets = 0
         self.connections = 0
         self.callers: list[Caller] = []
-        self.lent: list[Member[int]] = []
+        self.lent: list[tuple[Member[int], int]] = []
+        """With the weight of each loan; 0 for one that is not shared."""
         self.to_open: list[str] = []
         self.to_close: list[Member[int]] = []
         self.served: dict[str, int] = dict.fromkeys(KEYS, 0)
@@ -58,7 +72,7 @@ class Machine(RuleBasedStateMachine):
                     self.to_open.append(key)
                 case Close(member, reason):
                     assert reason
-                    assert member not in self.lent
+                    assert not any(member is lent for lent, _ in self.lent)
                     self.to_close.append(member)
         for caller in list(self.callers):
             if caller.member is not None or caller.cause is not None:
@@ -66,19 +80,19 @@ class Machine(RuleBasedStateMachine):
                 assert caller.ticket > self.served[caller.key], "overtaken"
                 self.served[caller.key] = caller.ticket
                 if caller.member is not None:
-                    self.lent.append(caller.member)
+                    self.lent.append((caller.member, caller.weight))
 
-    @rule(key=st.sampled_from(KEYS))
-    def acquire(self, key: str) -> None:
+    @rule(key=st.sampled_from(KEYS), weight=st.sampled_from([0, 0, 1, 2, 3]))
+    def acquire(self, key: str, weight: int) -> None:
         if self.state.closing:
             return
-        member = self.state.take(key, self.now)
+        member = self.state.take_share(key, weight, self.now) if weight else self.state.take(key, self.now)
         if member is not None:
             assert not any(caller.key == key and not caller.gone for caller in self.callers), "overtook"
-            self.lent.append(member)
+            self.lent.append((member, weight))
         else:
             self.tickets += 1
-            caller = Caller(key, self.tickets)
+            caller = Caller(key, self.tickets, weight)
             self.callers.append(caller)
             self.state.wait(key, caller)
         self.act()
@@ -86,20 +100,30 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.lent)
     @rule(data=st.data(), broken=st.sampled_from([None, None, "error"]))
     def give_back(self, data: st.DataObject, broken: str | None) -> None:
-        member = self.lent.pop(data.draw(st.integers(0, len(self.lent) - 1)))
-        self.state.give_back(member, self.now, broken=broken)
+        self.give_back_one(data.draw(st.integers(0, len(self.lent) - 1)), broken)
+
+    def give_back_one(self, at: int, broken: str | None = None) -> None:
+        member, weight = self.lent.pop(at)
+        if weight:
+            self.state.give_back_share(member, weight, self.now, broken=broken)
+        else:
+            self.state.give_back(member, self.now, broken=broken)
         self.act()
 
     @precondition(lambda self: self.to_open)
-    @rule(data=st.data(), works=st.booleans(), lifetime=st.sampled_from([1.0, 5.0, 1000.0]))
-    def connect_ends(self, data: st.DataObject, works: bool, lifetime: float) -> None:
+    @rule(data=st.data(), works=st.booleans(), everyone=st.booleans(), lifetime=st.sampled_from([1.0, 5.0, 1000.0]))
+    def connect_ends(self, data: st.DataObject, works: bool, everyone: bool, lifetime: float) -> None:
         key = self.to_open.pop(data.draw(st.integers(0, len(self.to_open) - 1)))
         if works:
-            self.connections += 1
-            self.state.opened(key, self.connections, self.now, self.now + lifetime)
+            self.open_one(key, lifetime)
         else:
-            self.state.failed(key, ConnectionRefusedError())
+            self.state.failed(key, ConnectionRefusedError(), everyone=everyone)
         self.act()
+
+    def open_one(self, key: str, lifetime: float) -> None:
+        self.connections += 1
+        endpoint = self.endpoints[key][self.connections % 2]
+        self.state.opened(Member(key, endpoint, self.connections, self.now, self.now + lifetime), self.now)
 
     @precondition(lambda self: self.to_close)
     @rule(data=st.data())
@@ -114,7 +138,7 @@ class Machine(RuleBasedStateMachine):
         caller.gone = True
         if told:
             self.callers.remove(caller)
-            self.state.forget(caller.key, caller)
+            self.state.forget(caller.key, caller, self.now)
             self.act()
 
     @rule(data=st.data())
@@ -127,13 +151,14 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.lent)
     @rule(data=st.data())
     def lent_connection_breaks(self, data: st.DataObject) -> None:
-        self.state.lost(data.draw(st.sampled_from(self.lent)), "peer")
+        self.state.lost(data.draw(st.sampled_from(self.lent))[0], "peer")
         assert not self.state.todo
 
     @rule(seconds=st.floats(0, 10))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         self.state.trim(self.now, max_idle_time=3)
+        self.state.rotate(self.now, ahead=1)
         self.act()
 
     @rule(most=st.integers(1, 5))
@@ -165,10 +190,21 @@ class Machine(RuleBasedStateMachine):
         assert state.waiting == sum(len(slots.waiters) for slots in state.keys.values())
         assert sum(slots.opening for slots in state.keys.values()) == len(self.to_open)
         assert sum(slots.closing for slots in state.keys.values()) == len(self.to_close)
-        assert sum(slots.leased for slots in state.keys.values()) == len(self.lent)
+        lent = {member for member, _ in self.lent}
+        assert sum(slots.leased for slots in state.keys.values()) == len(lent)
+        for member in lent:
+            weights = [weight for other, weight in self.lent if other is member]
+            assert member.share == sum(weights) <= CAPACITY
+            assert len(weights) == 1 or all(weights), "lent twice"
+            assert (member in member.slots.shared) == (member.share > 0)
+        for endpoint in self.endpoints["b"]:
+            assert endpoint.leased == sum(member.endpoint is endpoint for member in lent)
         for key, slots in state.keys.items():
             assert slots.total == len(slots.idle) + slots.leased + slots.opening + slots.closing
-            assert slots.leased == sum(member.key == key for member in self.lent)
+            assert slots.leased == sum(member.key == key for member in lent)
+            assert slots.alone + sum(waiter.weight for waiter in slots.waiters) - slots.weights == sum(
+                not waiter.weight for waiter in slots.waiters
+            )
 
     @invariant()
     def nobody_waits_beside_an_idle_connection_or_for_nothing(self) -> None:
@@ -178,7 +214,7 @@ class Machine(RuleBasedStateMachine):
             if not slots.waiters:
                 continue
             assert not slots.idle
-            enough = slots.opening >= len(slots.waiters)
+            enough = slots.opening >= slots.alone + -(-slots.weights // CAPACITY)
             full = slots.total >= state.max_connections
             crowded = state.total >= state.max_total and (not idle_anywhere or any(self.to_close))
             assert enough or full or crowded
@@ -191,12 +227,10 @@ class Machine(RuleBasedStateMachine):
             if self.to_close:
                 self.close_ends_first()
             elif self.to_open:
-                self.connections += 1
-                self.state.opened(self.to_open.pop(0), self.connections, self.now, self.now + 1000)
+                self.open_one(self.to_open.pop(0), 1000)
                 self.act()
             elif self.lent:
-                self.state.give_back(self.lent.pop(0), self.now)
-                self.act()
+                self.give_back_one(0)
             else:
                 break
         assert not [caller for caller in self.callers if not caller.gone], "forgotten"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from penstock import BatchConfig, Connection, ConnectionPool, ConnectionPoolConfig
+from penstock.pool.hooks import Hook
 from penstock.transport.base import Options, State
 from penstock.transport.memory import pair
 
@@ -21,6 +22,10 @@ class Servers:
         self.ends: list[Connection] = []
         """The servers' ends, in the order of opening."""
         self.attempts = 0
+        self.urls: list[str] = []
+        """Where attempts went."""
+        self.asked: list[dict[str, Any]] = []
+        """What attempts asked for beside the URL."""
         self.gate = asyncio.Event()
         """Attempts wait for it."""
         self.gate.set()
@@ -28,8 +33,10 @@ class Servers:
         """What the next attempts fail with."""
         self.options = Options(ping_interval=None, close_timeout=0.2)
 
-    async def connect(self, url: str) -> Connection:
+    async def connect(self, url: str, **options: Any) -> Connection:
         self.attempts += 1
+        self.urls.append(url)
+        self.asked.append(options)
         await self.gate.wait()
         if self.failures:
             raise self.failures.pop(0)
@@ -46,12 +53,22 @@ class Servers:
 
 @asynccontextmanager
 async def pooling(
-    *, random: Callable[[], float] = lambda: 0.0, **config: Any
+    *,
+    random: Callable[[], float] = lambda: 0.0,
+    on_connect: Hook | None = None,
+    on_release: Hook | None = None,
+    endpoints: Mapping[str, Mapping[str, float]] | None = None,
+    **config: Any,
 ) -> AsyncIterator[tuple[ConnectionPool, Servers]]:
     """A pool that is closed at the end; by default it keeps no connection that nobody asked for."""
     servers = Servers()
     pool = ConnectionPool(
-        ConnectionPoolConfig(**{"min_connections": 0, **config}), connect=servers.connect, random=random
+        ConnectionPoolConfig(**{"min_connections": 0, **config}),
+        connect=servers.connect,
+        on_connect=on_connect,
+        on_release=on_release,
+        endpoints=endpoints,
+        random=random,
     )
     try:
         yield pool, servers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from threading import get_ident
 from types import TracebackType
 from typing import Any, Literal, Self, overload
@@ -28,6 +28,7 @@ from penstock.transport.base import (
     Subprotocol,
     Transport,
 )
+from penstock.transport.liveness import silence
 from penstock.wire.frames import BINARY, FIN, TEXT
 
 MAX_CONTROL = 125
@@ -47,6 +48,8 @@ class Connection:
         self._transport = transport
         self.outbox = Outbox(transport, batch, gather=optimize)
         """What gathers outgoing messages; penstock's own."""
+        self.arrived = transport.arrived
+        """Frames that have arrived, and wait to be received; only their number is meant for you."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.state.name} {self.id}>"
@@ -139,11 +142,43 @@ class Connection:
     @property
     def unread(self) -> int:
         """Frames that have arrived, and wait to be received."""
-        return self._transport.unread
+        return len(self.arrived)
 
-    def discard_unread(self) -> bool:
-        """Drop what has arrived; False, and nothing is dropped, if the rest of a message is still to come."""
+    def discard_unread(self) -> int:
+        """Drop the whole messages that have arrived, and tell of how many frames.
+
+        A message whose rest is still to come stays, and nothing is dropped while somebody receives.
+        """
         return self._transport.discard_unread()
+
+    def watch(self, *, on_end: Callable[[], None], on_full: Callable[[], bool]) -> None:
+        """Be told once that the connection closes or is lost, and asked to make room when too many frames wait.
+
+        Neither may block or raise; ``on_full`` returns True if it made room, else reading pauses.
+        """
+        self.outbox.on_end = on_end
+        self._transport.on_full(on_full)
+
+    def deaf_since(self, when: float) -> bool:
+        """Whether reading was paused at any time since an instant of the loop's clock, so that a pong may be unread."""
+        return self._transport.deaf_since(when)
+
+    def silence(self) -> float | None:
+        """Seconds since the peer was heard; None where the platform does not tell."""
+        return silence(self._transport.transport)
+
+    @property
+    def receiving(self) -> bool:
+        """Whether somebody is in the middle of receiving."""
+        return self._transport.receiving
+
+    def fail(self, code: int, reason: str) -> None:
+        """Close for a reason, and be gone within ``close_timeout``, whether the peer answers or not."""
+        self._transport.fail(code, reason)
+
+    def abort(self) -> None:
+        """Drop the connection, without a closing handshake."""
+        self._transport.abort()
 
     def recv_many(self, max: int | None = None) -> Coroutine[Any, Any, list[Data]]:  # noqa: A002
         """Receive what is here, one message at least, at most ``max``; waits only for the first.

@@ -11,6 +11,7 @@ Every wait comes before acceptance: a ``send`` that was cancelled was not sent.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
@@ -53,8 +54,7 @@ class Outbox:
         self.ended = False
         """The connection closes, or is closed: nothing can be written any more."""
         self.thread = get_ident()
-        """Where the connection lives. A loop that runs is its thread's only one; asking for the running loop itself,
-        which CPython 3.11 does with a system call, costs six times as much."""
+        """Where the connection lives; asking for the running loop costs six times as much on CPython 3.11."""
         self._loop = transport.loop
         self._config = config
         self._gather = gather
@@ -68,6 +68,7 @@ class Outbox:
         self._turns = Turns(self._loop)
         self._writes = 0
         self.changed = Signal(self._loop)
+        self.on_end: Callable[[], None] | None = None  # told once that nothing can be written any more
         transport.owner = self
 
     # Accepting
@@ -389,6 +390,8 @@ class Outbox:
         self._end()
 
     def _end(self) -> None:
+        if not self.ended and self.on_end is not None:
+            self.on_end()
         self.ended = True
         self._turns.refuse_all()
         self._settle()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
+from penstock.connection.connection import Connection
 from penstock.transport.base import ConnectionClosed, State
+from penstock.transport.keepalive import GRACE
 
 
 class HealthChecker:
@@ -34,14 +35,30 @@ class HealthChecker:
         self.pong_timeout = pong_timeout
         self._slots = asyncio.Semaphore(concurrency)
 
-    async def check_connection_health(self, connection: Any) -> bool:
-        """Whether ``connection`` answers a ping within ``pong_timeout``. Cancelling is safe."""
+    def heard(self, connection: Connection) -> float | None:
+        """Seconds since the peer was heard, if that was lately enough to ask nothing; None if it has to be asked."""
+        silence = connection.silence()
+        return silence if silence is not None and silence < self.check_interval else None
+
+    async def check_connection_health(self, connection: Connection) -> bool:
+        """Whether ``connection`` answers a ping within ``pong_timeout``.
+
+        A peer is not blamed for what is our own fault: while reading is paused because nobody receives, or the event
+        loop was held up, its pong may lie unread in the socket. Cancelling is safe.
+        """
         if connection.state is not State.OPEN:
             return False
         async with self._slots:
+            loop = asyncio.get_running_loop()
+            asked_at = loop.time()
             try:
                 async with asyncio.timeout(self.pong_timeout):
-                    await (await connection.ping())
-            except (TimeoutError, ConnectionClosed):
+                    pong = asyncio.ensure_future(await connection.ping())
+                    await asyncio.shield(pong)
+            except ConnectionClosed:
                 return False
-        return True
+            except TimeoutError:
+                held_up = loop.time() - asked_at > self.pong_timeout + 10 * GRACE
+                await asyncio.sleep(GRACE)  # what had arrived meanwhile is read
+                return held_up or connection.deaf_since(asked_at)
+            return True

@@ -1,17 +1,43 @@
-"""A connection as its borrower has it."""
+"""A connection as its borrower has it: asked for, lent, returned."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator, Iterable
+from types import TracebackType
+from typing import Any, NoReturn, Protocol, Self
 
 from penstock.connection.connection import Connection
 from penstock.connection.messages import DataLike, Fragments
 from penstock.errors import LeaseReturned
-from penstock.transport.base import Data, State
+from penstock.pool.slots import Key, Member
+from penstock.transport.base import ConnectionClosed, Data, State
 
-if TYPE_CHECKING:
-    from penstock.pool.state import Member
+REPLACED = "replaced"
+"""Why a connection is returned on which the first send of a loan failed."""
+
+
+class Lender(Protocol):
+    """Who lends connections, and takes them back."""
+
+    def take(self, key: Key) -> Member[Connection] | None: ...
+    async def wait(self, key: Key, timeout: float | None, weight: int = 0) -> Member[Connection]: ...
+    def give_back(self, member: Member[Connection], reason: str | None) -> None: ...
+    def collected(self, member: Member[Connection], weight: int) -> None:
+        """A loan was never returned, and is gone."""
+
+
+class ShareLender(Lender, Protocol):
+    """Who lends parts of connections as well."""
+
+    def take_share(self, key: Key, weight: int) -> Member[Connection] | None: ...
+    def give_back_share(self, member: Member[Connection], weight: int, reason: str | None) -> None: ...
+
+
+class _NotLent:
+    """In place of the connection before it was lent."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise RuntimeError("no connection yet: write `await pool.get_connection(url)`, or `async with`")
 
 
 class _Returned:
@@ -21,44 +47,84 @@ class _Returned:
         raise LeaseReturned
 
 
+_NOT_LENT: Any = _NotLent()
 _RETURNED: Any = _Returned()
 
 
 class PooledConnection:
-    """A loan: the connection until it is returned, and an error after that.
+    """A loan: ``await`` it or ``async with`` it, and it is the connection until it is returned, an error after that.
 
     Give it back with `release`, or by leaving ``async with pool.get_connection(url)``; what is not fit to be lent again
     is closed by the pool then. Attributes that are not listed here are the connection's own.
+
+    The first `send` on a connection that was lent before may find that the peer has just closed it: nothing of the loan
+    is lost then, and it goes on, once, on another connection.
     """
 
-    __slots__ = ("_connection", "_give_back", "_member", "request_count", "url")
+    __slots__ = ("_connection", "_key", "_lender", "_member", "_timeout", "_untried", "url")
 
-    def __init__(
-        self, url: str, member: Member[Connection], give_back: Callable[[Member[Connection], str | None], None]
-    ) -> None:
+    def __init__(self, lender: Lender, key: Key, url: str, timeout: float | None) -> None:
         self.url = url
         """What was asked for."""
-        self.request_count = member.uses
-        """Times that the connection was lent, this one among them."""
-        self._member = member
-        self._connection = member.connection
-        self._give_back = give_back
+        self._lender, self._key, self._timeout = lender, key, timeout
+        self._connection: Connection = _NOT_LENT
+        self._member: Member[Connection]
+        self._untried: bool
 
     def __repr__(self) -> str:
-        state = "returned" if self._connection is _RETURNED else self._connection.state.name
+        state = "asked for"
+        if self._connection is not _NOT_LENT:
+            state = "returned" if self._connection is _RETURNED else self._connection.state.name
         return f"<{type(self).__name__} {state} {self.url}>"
+
+    # Borrowing
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self.__aenter__().__await__()
+
+    async def __aenter__(self) -> Self:
+        if self._connection is _NOT_LENT or self._connection is _RETURNED:  # else lent by ``await`` already
+            lender = self._lender
+            member = lender.take(self._key)
+            if member is None:
+                member = await lender.wait(self._key, self._timeout)
+            self._member = member
+            self._connection = member.connection
+            self._untried = member.uses > 1
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        connection = self._connection
+        if connection is not _RETURNED:
+            self._connection = _RETURNED
+            self._lender.give_back(self._member, None)
 
     def release(self) -> None:
         """Return the connection. Calling it again does nothing."""
-        if self._connection is not _RETURNED:
-            self._connection = _RETURNED
-            self._give_back(self._member, None)
+        self._end(None)
 
     def discard(self, reason: str = "discarded") -> None:
         """Return the connection, not to be lent again. Calling it again does nothing."""
-        if self._connection is not _RETURNED:
+        self._end(reason)
+
+    def _end(self, reason: str | None) -> None:
+        if self._connection is not _RETURNED and self._connection is not _NOT_LENT:
             self._connection = _RETURNED
-            self._give_back(self._member, reason)
+            self._lender.give_back(self._member, reason)
+
+    def __del__(self) -> None:
+        connection = self._connection
+        if connection is not _RETURNED and connection is not _NOT_LENT:
+            self._connection = _RETURNED
+            self._lender.collected(self._member, self._weight)
+
+    @property
+    def _weight(self) -> int:
+        return 0
+
+    # What it is
 
     @property
     def created_at(self) -> float:
@@ -71,28 +137,55 @@ class PooledConnection:
         return self._member.used_at
 
     @property
+    def request_count(self) -> int:
+        """Times that the connection was lent, this one among them."""
+        return self._member.uses
+
+    @property
     def is_connected(self) -> bool:
         """Whether it is lent to you, and open."""
-        return self._connection is not _RETURNED and self._connection.state is State.OPEN
+        connection = self._connection
+        return connection is not _RETURNED and connection is not _NOT_LENT and connection.state is State.OPEN
 
     def is_healthy(self) -> bool:
         """Whether it is open, and the pool has found nothing wrong with it."""
         return self.is_connected and self._member.retired is None
 
+    # The connection
+
     def send(self, message: DataLike | Fragments, *, text: bool | None = None) -> Coroutine[Any, Any, None]:
         """See `penstock.Connection.send`."""
+        if self._untried:
+            return self._send_first(message, text)
         return self._connection.send(message, text=text)
+
+    async def _send_first(self, message: DataLike | Fragments, text: bool | None) -> None:
+        self._untried = False
+        try:
+            await self._connection.send(message, text=text)
+        except ConnectionClosed:
+            if not isinstance(message, str | bytes | bytearray | memoryview):
+                raise  # its fragments may be used up
+            self._connection = _RETURNED
+            self._lender.give_back(self._member, REPLACED)
+            member = self._lender.take(self._key) or await self._lender.wait(self._key, self._timeout)
+            self._member = member
+            self._connection = member.connection
+            await self._connection.send(message, text=text)
 
     def send_many(self, messages: Iterable[DataLike]) -> Coroutine[Any, Any, None]:
         """See `penstock.Connection.send_many`."""
+        self._untried = False
         return self._connection.send_many(messages)
 
     def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, Data]:
         """See `penstock.Connection.recv`."""
+        self._untried = False
         return self._connection.recv(decode)
 
     def recv_many(self, max: int | None = None) -> Coroutine[Any, Any, list[Data]]:  # noqa: A002
         """See `penstock.Connection.recv_many`."""
+        self._untried = False
         return self._connection.recv_many(max)
 
     def ping(self, data: DataLike | None = None) -> Coroutine[Any, Any, Awaitable[float]]:
@@ -100,7 +193,45 @@ class PooledConnection:
         return self._connection.ping(data)
 
     def __aiter__(self) -> AsyncIterator[Data]:
+        self._untried = False
         return self._connection.__aiter__()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
+
+
+class SharedConnection(PooledConnection):
+    """A part of a connection that others use at the same time; for protocols that tell answers apart."""
+
+    __slots__ = ("_sharing", "weight")
+
+    def __init__(self, lender: ShareLender, key: Key, url: str, timeout: float | None, weight: int) -> None:
+        super().__init__(lender, key, url, timeout)
+        self._sharing = lender
+        self.weight = weight
+        """What it takes of `ConnectionPoolConfig.shared_capacity`."""
+
+    @property
+    def _weight(self) -> int:
+        return self.weight
+
+    async def __aenter__(self) -> Self:
+        if self._connection is _NOT_LENT or self._connection is _RETURNED:
+            lender = self._sharing
+            member = lender.take_share(self._key, self.weight)
+            if member is None:
+                member = await lender.wait(self._key, self._timeout, self.weight)
+            self._member = member
+            self._connection = member.connection
+            self._untried = False  # others may be in the middle of something
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end(None)
+
+    def _end(self, reason: str | None) -> None:
+        if self._connection is not _RETURNED and self._connection is not _NOT_LENT:
+            self._connection = _RETURNED
+            self._sharing.give_back_share(self._member, self.weight, reason)

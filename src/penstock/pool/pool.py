@@ -5,27 +5,28 @@ from __future__ import annotations
 import asyncio
 import os
 import random as chance
+import ssl
 import weakref
-from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from threading import get_ident
 from typing import Any
 
 from penstock.connection.connect import connect as open_connection
 from penstock.connection.connection import Connection
 from penstock.errors import ConnectionFailed, PoolClosed, PoolExhausted, WrongLoop
-from penstock.pool.acquire import Acquire
-from penstock.pool.breaker import Breaker
+from penstock.pool.actions import Actions
+from penstock.pool.care import Care, logger
 from penstock.pool.config import ConnectionPoolConfig
-from penstock.pool.health import HealthChecker
-from penstock.pool.lease import PooledConnection
-from penstock.pool.state import Close, Key, Member, Open, PoolState
-from penstock.pool.stats import PoolStats
+from penstock.pool.hooks import Hook, call_hook
+from penstock.pool.lease import REPLACED, PooledConnection, SharedConnection
+from penstock.pool.opening import Opener
+from penstock.pool.places import caller_place
+from penstock.pool.slots import Key, Member
+from penstock.pool.state import PoolState
+from penstock.pool.stats import Counts, PoolStats
+from penstock.pool.target import check_url, target_of, url_of, weights_of
 from penstock.pool.waiting import Caller, Deadlines
-from penstock.transport.base import CloseCode, State
-
-CARE_INTERVAL = 1.0
-"""Seconds between looks at all connections: for those that broke, have grown old, or are due for a check."""
+from penstock.transport.base import HeadersLike, Subprotocol
 
 _pools: weakref.WeakSet[ConnectionPool] = weakref.WeakSet()
 
@@ -44,7 +45,14 @@ class ConnectionPool:
 
     Args:
         config: its bounds.
-        connect: opens a connection to a URL.
+        connect: opens a connection to a URL; gets ``additional_headers``, ``subprotocols`` and ``ssl`` where they were
+            asked for. An open connection of ``websockets`` will do as well.
+        on_connect: prepares each connection once, before it is lent: authenticates, subscribes. It gets a loan that
+            ends with it; ``connect_timeout`` is for both. If it raises, the connection is closed and the caller told.
+        on_release: tidies up each connection that is returned, within ``connect_timeout``. If it raises, the
+            connection is closed.
+        endpoints: servers that share the load of a URL, each with its weight: new connections go to the one with fewest
+            for its weight, and not to one that fails.
         random: uniform in [0, 1); spreads lifetimes and attempts.
     """
 
@@ -52,220 +60,231 @@ class ConnectionPool:
         self,
         config: ConnectionPoolConfig | None = None,
         *,
-        connect: Callable[[str], Awaitable[Connection]] = open_connection,
+        connect: Callable[..., Awaitable[Any]] = open_connection,
+        on_connect: Hook | None = None,
+        on_release: Hook | None = None,
+        endpoints: Mapping[str, Mapping[str, float] | Sequence[str]] | None = None,
         random: Callable[[], float] = chance.random,
     ) -> None:
         self.config = config = ConnectionPoolConfig() if config is None else config
-        self._connect, self._random = connect, random
+        self._opener = Opener(config, connect, weights_of(endpoints or {}), random)
+        self._on_connect, self._on_release, self._random = on_connect, on_release, random
         self._state: PoolState[Connection] = PoolState(
             max_connections=config.max_connections,
             min_connections=config.min_connections,
             max_total=config.max_total,
+            max_uses=config.max_request_count,
+            capacity=config.shared_capacity,
+            spread=self._opener.is_spread,
         )
-        self._health = HealthChecker(
-            config.check_interval, config.max_idle_time, config.max_request_count, pong_timeout=config.pong_timeout
-        )
+        self._counts = Counts()
+        self._traced = config.lease_warning is not None
         self._loop: asyncio.AbstractEventLoop
+        self._now: Callable[[], float]
         self._thread: int | None = None
         self._deadlines: Deadlines[Connection]
-        self._breakers: dict[Key, Breaker] = {}
-        self._gates: dict[Key, asyncio.Semaphore] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._care: asyncio.Task[None] | None = None
-        self._emptied: asyncio.Event
-        self._checked: weakref.WeakKeyDictionary[Connection, float] = weakref.WeakKeyDictionary()
-        self._counts: Counter[str] = Counter()
-        self._closed: Counter[str] = Counter()
+        self._actions: Actions
+        self._care: asyncio.Task[None]
 
     # Lending
 
-    def get_connection(self, url: str, *, timeout: float | None = None) -> Acquire:
+    def get_connection(
+        self,
+        url: str,
+        *,
+        timeout: float | None = None,
+        additional_headers: HeadersLike | None = None,
+        subprotocols: Sequence[Subprotocol] | None = None,
+        ssl: ssl.SSLContext | None = None,
+        shared: bool = False,
+        weight: int = 1,
+    ) -> PooledConnection:
         """Borrow a connection to ``url``, opening one if the pool may grow: ``await`` it or ``async with`` it.
 
         Cancelling is safe: a connection handed over too late goes back to the pool.
 
         Args:
             timeout: seconds to wait; 0 means now or never, None the pool's own.
+            additional_headers: of the opening handshake, as for `penstock.connect`; callers who ask for others, or for
+                other subprotocols or another TLS context, do not get each other's connections.
+            shared: have a part of a connection on which others send and receive at the same time.
+            weight: what the part takes of ``shared_capacity``.
 
         Raises:
             PoolExhausted: none became free in time.
             ConnectionFailed: the peer refused a new one; the cause is chained.
             PoolClosed: the pool is closed.
             WrongLoop: called from another event loop or thread.
-            ValueError: ``url`` is not ``ws://`` or ``wss://``.
+            ValueError: ``url`` is not ``ws://`` or ``wss://``, or ``weight`` is not one that a connection can carry.
         """
-        return Acquire(self, url, timeout)
+        key: Key = url
+        if additional_headers is not None or subprotocols is not None or ssl is not None:
+            key = target_of(url, additional_headers, subprotocols, ssl)
+        if not shared:
+            return PooledConnection(self, key, url, timeout)
+        if not 1 <= weight <= self.config.shared_capacity:
+            raise ValueError(
+                f"weight={weight!r}: must be at least 1 and at most shared_capacity={self.config.shared_capacity}"
+            )
+        return SharedConnection(self, key, url, timeout, weight)
 
-    def take(self, url: str) -> PooledConnection | None:
-        """Borrow an idle connection now; None if there is none. Raises as `get_connection`."""
+    def take(self, key: Key) -> Member[Connection] | None:
+        """Lend an idle connection now; None if there is none. Raises as `get_connection`."""
         if get_ident() != self._thread or not self._loop.is_running():
-            self._start(url)
-        state = self._state
-        if state.closing:
-            raise PoolClosed
-        while (member := state.take(url, self._loop.time())) is not None:
-            if member.connection.state is State.OPEN and not member.connection.unread:
-                self._counts["immediate"] += 1
-                return PooledConnection(url, member, self._give_back)
-            self._give_back(member, self._fault(member))
-        if state.todo:
-            self._act()
-        return None
+            self._start(key)
+        member = self._state.take(key, self._now())
+        if member is None:
+            self._none_is_idle()
+            return None
+        if member.connection.arrived and not self._clear(member.connection):
+            self.give_back(member, "dirty")
+            return self.take(key)
+        self._counts.immediate += 1
+        if self._traced:
+            member.lent_from = caller_place()
+        return member
 
-    async def wait(self, url: str, timeout: float | None) -> PooledConnection:
+    def take_share(self, key: Key, weight: int) -> Member[Connection] | None:
+        """Lend a part of a connection now; None if there is none. Raises as `get_connection`."""
+        if get_ident() != self._thread or not self._loop.is_running():
+            self._start(key)
+        member = self._state.take_share(key, weight, self._now())
+        if member is None:
+            self._none_is_idle()
+            return None
+        if member.share == weight and member.connection.arrived and not self._clear(member.connection):
+            self.give_back_share(member, weight, "dirty")
+            return self.take_share(key, weight)
+        self._counts.immediate += 1
+        if self._traced:
+            member.lent_from = caller_place()
+        return member
+
+    def _none_is_idle(self) -> None:
+        if self._state.closing:
+            raise PoolClosed
+        if self._state.todo:
+            self._actions.act()
+
+    def _clear(self, connection: Connection) -> bool:
+        """Drop what came while nobody had borrowed a connection; False if the rest of a message is still to come."""
+        self._actions.drop_unread(connection)
+        return not connection.arrived
+
+    async def wait(self, key: Key, timeout: float | None, weight: int = 0) -> Member[Connection]:
         """Queue up for a connection. Raises as `get_connection`, and cancelling is safe likewise."""
         seconds = self.config.acquire_timeout if timeout is None else timeout
-        _check_url(url)
-        if seconds <= 0 or self._state.waiting >= self.config.max_waiting:
-            self._counts["timeouts"] += 1
-            raise PoolExhausted(0.0, self._state.total, self._state.waiting)
-        now = self._loop.time()
-        caller: Caller[Connection] = Caller(url, self._loop.create_future(), now, now + seconds)
+        counts, state = self._counts, self._state
+        check_url(url_of(key))
+        if seconds <= 0 or state.waiting >= self.config.max_waiting:
+            counts.timeouts += 1
+            raise PoolExhausted(0.0, state.total, state.waiting)
+        now = self._now()
+        caller: Caller[Connection] = Caller(key, weight, self._loop.create_future(), now, now + seconds)
         self._deadlines.add(caller, seconds)
-        self._state.wait(url, caller)
-        self._act()
+        state.wait(key, caller)
+        if state.todo:
+            self._actions.act()
         try:
             member = await caller.future
         except asyncio.CancelledError:
-            self._counts["cancelled"] += 1
-            if caller.future.done() and not caller.future.cancelled() and caller.future.exception() is None:
-                self._give_back(caller.future.result(), None)  # handed over in the same moment
-            else:
-                self._state.forget(url, caller)
-                self._act()
+            counts.cancelled += 1
+            self._give_up(caller)
             raise
         except PoolExhausted:
-            self._counts["timeouts"] += 1
+            counts.timeouts += 1
             raise
         except ConnectionFailed:
-            self._counts["errors"] += 1
+            counts.errors += 1
             raise
-        finally:
-            self._deadlines.remove(caller, seconds)
-        self._counts["waited"] += 1
-        return PooledConnection(url, member, self._give_back)
+        counts.waited += 1
+        counts.wait.record(self._now() - now)
+        if self._traced:
+            member.lent_from = caller_place()
+        return member
+
+    def _give_up(self, caller: Caller[Connection]) -> None:
+        future = caller.future
+        if not future.cancelled() and future.exception() is None:  # handed over in the same moment
+            if caller.weight:
+                self.give_back_share(future.result(), caller.weight, None)
+            else:
+                self.give_back(future.result(), None)
+        else:
+            self._state.forget(caller.key, caller, self._now())
+            self._actions.act()
 
     def _expire(self, caller: Caller[Connection]) -> None:
-        self._state.forget(caller.key, caller)
-        caller.refuse(PoolExhausted(self._loop.time() - caller.since, self._state.total, self._state.waiting))
-        self._act()
+        self._state.forget(caller.key, caller, self._now())
+        caller.refuse(PoolExhausted(self._now() - caller.since, self._state.total, self._state.waiting))
+        self._actions.act()
 
-    def _give_back(self, member: Member[Connection], reason: str | None) -> None:
+    # Taking back
+
+    def give_back(self, member: Member[Connection], reason: str | None) -> None:
+        """A borrower returns a connection; ``reason`` tells why it is not to be lent again, if so."""
+        now = self._now()
+        if not member.uses & 15:
+            self._counts.use.record(now - member.used_at)
         if reason is None:
-            reason = self._fault(member)
-        self._state.give_back(member, self._loop.time(), broken=reason)
-        if self._state.todo:
-            self._act()
+            connection = member.connection
+            if connection.arrived or connection.receiving or self._on_release is not None:
+                if self._on_release is not None and member.retired is None:
+                    self._actions.spawn(self._tidy_up(member, self._on_release))
+                    return
+                reason = self._dirt(connection)
+        elif reason == REPLACED:
+            self._counts.replaced += 1
+        state = self._state
+        state.give_back(member, now, broken=reason)
+        if state.todo:
+            self._actions.act()
 
-    def _fault(self, member: Member[Connection]) -> str | None:
-        """Why a connection cannot be lent again, if so."""
-        connection = member.connection
-        if connection.state is not State.OPEN:
-            return "peer"
-        if connection.unread and (self.config.on_dirty == "close" or not connection.discard_unread()):
-            return "dirty"
-        limit = self.config.max_request_count
-        return "requests" if limit and member.uses >= limit else None
-
-    # Doing what the state decides
-
-    def _act(self) -> None:
-        todo, self._state.todo = self._state.todo, []
-        for action in todo:
-            match action:
-                case Open(key):
-                    self._spawn(self._open(key))
-                case Close(member, reason):
-                    self._closed[reason] += 1
-                    self._spawn(self._close_member(member))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _open(self, key: Key) -> None:
-        breaker = self._breakers.setdefault(key, Breaker(self._random))
-        url = str(key)
-        try:
-            connection = await self._try(url, breaker)
-        except asyncio.CancelledError:
-            breaker.abandoned()
-            self._state.failed(key, PoolClosed())
-            raise
-        except Exception as exc:  # noqa: BLE001 - the top of a task: whoever waits is told
-            self._counts["failed"] += 1
-            self._state.failed(key, exc)
+    def give_back_share(self, member: Member[Connection], weight: int, reason: str | None) -> None:
+        """A borrower returns a part of a connection."""
+        if member.share > weight:
+            self._state.give_back_share(member, weight, self._now(), broken=reason)
+            if self._state.todo:
+                self._actions.act()
         else:
-            self._counts["opened"] += 1
-            now = self._loop.time()
-            lifetime = self.config.max_lifetime * (1 - self._random() / 10)
-            self._state.opened(key, connection, now, now + lifetime)
-        self._settle()
+            self._state.leave(member, weight)
+            self.give_back(member, reason)
 
-    async def _try(self, url: str, breaker: Breaker) -> Connection:
-        gate = self._gates.setdefault(url, asyncio.Semaphore(self.config.max_connecting))
-        async with gate:
-            now = self._loop.time()
-            if breaker.refuses(now):
-                raise ConnectionFailed(url, f"it failed before: {breaker.cause}") from breaker.cause
-            await asyncio.sleep(breaker.delay(now))
-            try:
-                async with asyncio.timeout(self.config.connect_timeout):
-                    connection = await self._connect(url)
-            except Exception as exc:
-                breaker.failed(self._loop.time(), exc)
-                if isinstance(exc, ConnectionFailed):
-                    raise
-                raise ConnectionFailed(url, str(exc) or type(exc).__name__) from exc
-            breaker.succeeded()
-            return connection
-
-    async def _close_member(self, member: Member[Connection]) -> None:
+    async def _tidy_up(self, member: Member[Connection], hook: Hook) -> None:
+        reason: str | None = "hook"
         try:
-            await member.connection.close(CloseCode.NORMAL_CLOSURE)
+            async with asyncio.timeout(self.config.connect_timeout):
+                await call_hook(hook, member)
+            reason = self._dirt(member.connection)
+        except Exception as exc:  # noqa: BLE001 - the top of a task: the connection goes, and why is logged
+            logger.warning("on_release failed for a connection to %s: %r", member.endpoint.url, exc)
         finally:
-            self._state.closed(member)
-            self._settle()
+            self._state.give_back(member, self._now(), broken=reason)
+            self._actions.act()
 
-    def _settle(self) -> None:
-        self._act()
-        if self._state.total == 0:
-            self._emptied.set()
+    def _dirt(self, connection: Connection) -> str | None:
+        """Why a connection that was returned as it is cannot be lent again, if so."""
+        if connection.receiving:
+            return "dirty"
+        if connection.arrived and self.config.on_dirty == "drain":
+            self._actions.drop_unread(connection)
+        return "dirty" if connection.arrived else None
 
-    # Care
+    def collected(self, member: Member[Connection], weight: int) -> None:
+        """A loan was collected as garbage, in whatever thread: its connection is closed, and the slot free again."""
+        where = f", borrowed at {member.lent_from}," if member.lent_from else ""
+        logger.error(
+            "a connection to %s%s was never returned: use `async with`, or release() it", member.endpoint.url, where
+        )
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._reclaim, member, weight)
 
-    async def _look_after(self) -> None:
-        while True:
-            await asyncio.sleep(min(CARE_INTERVAL, self.config.check_interval))
-            now = self._loop.time()
-            self._state.trim(now, self.config.max_idle_time)
-            for key, slots in list(self._state.keys.items()):
-                for member in list(slots.members):
-                    self._look_at(member, now)
-                self._state.refill(key)
-            self._act()
-
-    def _look_at(self, member: Member[Connection], now: float) -> None:
-        connection = member.connection
-        if connection.state is not State.OPEN:
-            self._state.lost(member, "peer")
-            return
-        if connection.unread and member in self._state.keys[member.key].idle:
-            self._counts["dropped"] += connection.unread
-            if not connection.discard_unread():
-                self._state.lost(member, "dirty")
-                return
-        if now - self._checked.get(connection, member.opened_at) >= self.config.check_interval:
-            self._checked[connection] = now
-            self._spawn(self._check(member))
-
-    async def _check(self, member: Member[Connection]) -> None:
-        if not await self._health.check_connection_health(member.connection):
-            slots = self._state.keys.get(member.key)
-            if slots is not None and member in slots.members:
-                self._state.lost(member, "health")
-                self._act()
+    def _reclaim(self, member: Member[Connection], weight: int) -> None:
+        self._counts.leaked += 1
+        if weight:
+            self.give_back_share(member, weight, "leaked")
+        else:
+            self.give_back(member, "leaked")
 
     # The life of the pool
 
@@ -277,26 +296,27 @@ class ConnectionPool:
         """
         (await self.get_connection(url)).release()
         self._state.refill(url)
-        self._act()
+        self._actions.act()
 
     def resize(self, max_connections: int) -> None:
         """Allow more connections for each URL, or fewer: idle ones are closed now, lent ones when they return."""
         if max_connections < 1:
             raise ValueError(f"max_connections={max_connections!r}: must be a whole number of at least 1")
         self._state.resize(max_connections)
-        self._act()
+        if self._state.todo:
+            self._actions.act()
 
     async def drain(self, url: str | None = None) -> None:
         """Retire the connections to ``url`` (None: to all) that are open now, and wait until they are gone.
 
         Callers go on getting new ones. Cancelling ends the waiting, not the draining.
         """
-        keys = list(self._state.keys) if url is None else [url]
-        retired = [member for key in keys if key in self._state.keys for member in self._state.keys[key].members]
-        for key in keys:
+        slots = {key: slots for key, slots in self._state.keys.items() if url is None or url_of(key) == url}
+        retired = [member for one in slots.values() for member in one.members]
+        for key in slots:
             self._state.drain(key)
         if self._state.todo:
-            self._act()
+            self._actions.act()
         for member in retired:
             await member.connection.wait_closed()
 
@@ -305,17 +325,16 @@ class ConnectionPool:
 
         Callers that wait get `PoolClosed`. Cancelling drops all connections.
         """
+        self._state.closing = True
         if self._thread is None:
-            self._state.closing = True
             return
         self._state.close(PoolClosed)
-        if self._care is not None:
-            self._care.cancel()
+        self._care.cancel()
         self._deadlines.stop()
-        self._settle()
+        self._actions.act()
         try:
             async with asyncio.timeout(timeout):
-                await self._emptied.wait()
+                await self._actions.emptied.wait()
         except TimeoutError:
             pass
         finally:
@@ -325,46 +344,36 @@ class ConnectionPool:
         """Drop what is left."""
         for slots in self._state.keys.values():
             for member in slots.members:
-                _abort(member.connection)
-        for task in list(self._tasks):
+                member.connection.abort()
+        leftover = [*self._actions.tasks, self._care]
+        for task in leftover:
             task.cancel()
-        leftover = [*self._tasks, *([self._care] if self._care is not None else [])]
-        if leftover:
-            await asyncio.wait(leftover, timeout=0.1)
+        await asyncio.wait(leftover, timeout=0.1)
 
     def stats(self) -> PoolStats:
         """What the pool has and has done."""
-        state, counts = self._state, self._counts
-        slots = list(state.keys.values())
-        return PoolStats(
-            idle=sum(len(one.idle) for one in slots),
-            in_use=sum(one.leased for one in slots),
-            connecting=sum(one.opening for one in slots),
-            closing=sum(one.closing for one in slots),
-            waiting=state.waiting,
-            max_connections=state.max_connections,
-            min_connections=state.min_connections,
-            max_total=state.max_total,
-            immediate=counts["immediate"],
-            waited=counts["waited"],
-            timeouts=counts["timeouts"],
-            cancelled=counts["cancelled"],
-            errors=counts["errors"],
-            opened=counts["opened"],
-            closed=dict(self._closed),
-            dropped_messages=counts["dropped"],
-        )
+        return self._counts.snapshot(self._state, self._opener.seconds)
 
-    def _start(self, url: str) -> None:
+    def _start(self, key: Key) -> None:
         """Make the running loop the pool's own, at its first use."""
-        _check_url(url)
+        check_url(url_of(key))
         if self._thread is not None:
             raise WrongLoop
+        if self._state.closing:
+            raise PoolClosed
         loop = asyncio.get_running_loop()
-        self._loop, self._thread = loop, get_ident()
+        self._loop, self._thread, self._now = loop, get_ident(), loop.time
         self._deadlines = Deadlines(loop, self._expire)
-        self._emptied = asyncio.Event()
-        self._care = loop.create_task(self._look_after())
+        self._actions = Actions(
+            self.config,
+            self._state,
+            self._opener,
+            self._counts,
+            on_connect=self._on_connect,
+            random=self._random,
+        )
+        care = Care(self.config, self._state, self._opener, self._actions)
+        self._care = loop.create_task(care.run())
         _pools.add(self)
 
     async def __aenter__(self) -> ConnectionPool:
@@ -372,17 +381,6 @@ class ConnectionPool:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-def _check_url(url: str) -> None:
-    if not isinstance(url, str) or not url.startswith(("ws://", "wss://")):
-        raise ValueError(f"url={url!r}: must begin with ws:// or wss://")
-
-
-def _abort(connection: Connection) -> None:
-    transport = connection.transport
-    if transport is not None:
-        transport.abort()
 
 
 def _forked() -> None:

@@ -3,82 +3,16 @@
 Every change leaves what must be done in `PoolState.todo`, in order; the shell does it after the change. At every step
 idle + leased + opening + closing connections of a key are at most ``max_connections``, and of all keys at most
 ``max_total``. While somebody waits for a key, none of its connections is idle.
+
+A connection is lent to one borrower, or shared by several up to a capacity; a shared one counts as one that is leased.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Generic
 
-Key = Hashable
-C = TypeVar("C")
-"""What a connection is to the shell."""
-
-
-class Member(Generic[C]):
-    """One connection of the pool, from the end of its opening to the end of its closing."""
-
-    __slots__ = ("connection", "expires_at", "key", "opened_at", "retired", "used_at", "uses")
-
-    def __init__(self, key: Key, connection: C, opened_at: float, expires_at: float) -> None:
-        self.key = key
-        self.connection = connection
-        self.opened_at = opened_at
-        self.expires_at = expires_at
-        self.used_at = opened_at
-        """When it was lent or returned last."""
-        self.uses = 0
-        """Times that it was lent."""
-        self.retired: str | None = None
-        """Why it is to be closed when it is returned."""
-
-
-class Waiter(Protocol[C]):
-    """Who waits for a connection."""
-
-    def accept(self, member: Member[C]) -> bool:
-        """Take the connection; False from one who has lost interest meanwhile, for the next gets it then."""
-
-    def refuse(self, cause: Exception) -> bool:
-        """Take the bad news; False likewise."""
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """Open a connection, and report with `PoolState.opened` or `PoolState.failed`."""
-
-    key: Key
-
-
-@dataclass(frozen=True, slots=True)
-class Close(Generic[C]):
-    """Close a connection, and report with `PoolState.closed`."""
-
-    member: Member[C]
-    reason: str
-
-
-class Slots(Generic[C]):
-    """The connections of one key, and who waits for them."""
-
-    __slots__ = ("closing", "idle", "leased", "members", "opening", "waiters")
-
-    def __init__(self) -> None:
-        self.idle: list[Member[C]] = []
-        """The one returned last is at the end, and lent first, so that the spare ones grow old."""
-        self.leased = 0
-        self.opening = 0
-        self.closing = 0
-        self.members: set[Member[C]] = set()
-        """Idle and leased ones."""
-        self.waiters: OrderedDict[Waiter[C], int] = OrderedDict()
-        """With their tickets: numbers that grow with every waiter of the pool."""
-
-    @property
-    def total(self) -> int:
-        return len(self.members) + self.opening + self.closing
+from penstock.pool.slots import C, Close, Key, Member, Open, Slots, Waiter
 
 
 class PoolState(Generic[C]):
@@ -86,20 +20,37 @@ class PoolState(Generic[C]):
 
     Args:
         min_connections: how many a key keeps once it has been used.
+        max_uses: loans after which a connection is closed; 0 for no limit.
+        capacity: weight that can share a connection.
+        spread: whether a key has several endpoints.
     """
 
-    def __init__(self, *, max_connections: int, min_connections: int, max_total: int) -> None:
+    def __init__(
+        self,
+        *,
+        max_connections: int,
+        min_connections: int,
+        max_total: int,
+        max_uses: int = 0,
+        capacity: int = 1,
+        spread: Callable[[Key], bool] = lambda _: False,
+    ) -> None:
         self.max_connections = max_connections
         self.min_connections = min_connections
         self.max_total = max_total
+        self.max_uses = max_uses
+        self.capacity = capacity
         self.keys: dict[Key, Slots[C]] = {}
         self.total = 0
         """Connections of all keys, those that are being opened or closed among them."""
         self.waiting = 0
         self.closing = False
         self.todo: list[Open | Close[C]] = []
+        self._spread = spread
         self._ticket = 0
         self._closing = 0
+        self._shrunk = False
+        """Some keys may have more connections than `max_connections`."""
         self._starved: set[Key] = set()
         """Keys that could have another connection if there were not so many of all."""
 
@@ -110,33 +61,69 @@ class PoolState(Generic[C]):
         slots = self.keys.get(key)
         if slots is None:
             return None
-        while slots.idle:
-            member = slots.idle.pop()
-            if member.expires_at <= now:
-                self._close(slots, member, "lifetime")
-                continue
-            slots.leased += 1
+        idle = slots.idle
+        while idle:
+            member = _pop_least_loaded(slots) if slots.spread else idle.pop()
+            if member.expires_at > now:
+                member.idle = False
+                member.used_at = now
+                member.uses += 1
+                if slots.spread:
+                    member.endpoint.leased += 1
+                return member
+            self._close(slots, member, "lifetime")
+        return None
+
+    def take_share(self, key: Key, weight: int, now: float) -> Member[C] | None:
+        """Lend a part of a connection that others have a part of; of an idle one if there is none with room."""
+        slots = self.keys.get(key)
+        if slots is None or slots.waiters:
+            return None
+        member = self._roomiest(slots, weight, now)
+        if member is None:
+            if (member := self.take(key, now)) is None:
+                return None
+            slots.shared.append(member)
+        else:
             member.used_at = now
             member.uses += 1
-            return member
-        return None
+        member.share += weight
+        return member
+
+    def _roomiest(self, slots: Slots[C], weight: int, now: float) -> Member[C] | None:
+        """The shared connection with most room, if there is one that has enough."""
+        open_to_more = [member for member in slots.shared if member.retired is None and member.expires_at > now]
+        member = min(open_to_more, key=lambda member: member.share, default=None)
+        return None if member is None or member.share + weight > self.capacity else member
 
     def wait(self, key: Key, waiter: Waiter[C]) -> None:
         """Queue up, behind all who wait for the same key; a connection is opened if the pool may grow."""
-        slots = self.keys.get(key)
-        if slots is None:
-            slots = self.keys[key] = Slots()
+        slots = self._slots_of(key)
         self._ticket += 1
         slots.waiters[waiter] = self._ticket
-        self.waiting += 1
+        self._count_waiter(slots, waiter, 1)
         self._grow(key, slots)
 
-    def forget(self, key: Key, waiter: Waiter[C]) -> None:
+    def _slots_of(self, key: Key) -> Slots[C]:
+        slots = self.keys.get(key)
+        if slots is None:
+            slots = self.keys[key] = Slots(spread=self._spread(key))
+        return slots
+
+    def _count_waiter(self, slots: Slots[C], waiter: Waiter[C], number: int) -> None:
+        self.waiting += number
+        if waiter.weight:
+            slots.weights += waiter.weight * number
+        else:
+            slots.alone += number
+
+    def forget(self, key: Key, waiter: Waiter[C], now: float) -> None:
         """A waiter has lost interest; what is being opened for it goes to the next."""
         slots = self.keys.get(key)
         if slots is not None and waiter in slots.waiters:
             del slots.waiters[waiter]
-            self.waiting -= 1
+            self._count_waiter(slots, waiter, -1)
+            self._serve_sharers(slots, now)
             self._grow(key, slots)
             self._drop_if_unused(key, slots)
 
@@ -146,41 +133,63 @@ class PoolState(Generic[C]):
         Args:
             broken: why it cannot be lent again, if so.
         """
-        slots = self.keys[member.key]
-        slots.leased -= 1
+        slots = member.slots
         member.used_at = now
+        if slots.spread:
+            member.endpoint.leased -= 1
         reason = broken or member.retired
-        if reason is None and member.expires_at <= now:
-            reason = "lifetime"
         if reason is not None:
             self._close(slots, member, reason)
+        elif self.max_uses and member.uses >= self.max_uses:
+            self._close(slots, member, "requests")
+        elif slots.waiters or self._starved or self._shrunk:
+            self._place(slots, member, now)
         else:
-            self._place(slots, member)
+            member.idle = True
+            slots.idle.append(member)
+
+    def give_back_share(self, member: Member[C], weight: int, now: float, *, broken: str | None = None) -> None:
+        """A part of a shared connection is returned; the others go on, though with no more to come if it is broken."""
+        member.retired = member.retired or broken
+        if self.leave(member, weight):
+            self.give_back(member, now)
+        else:
+            self._serve_sharers(member.slots, now)
+
+    def leave(self, member: Member[C], weight: int) -> bool:
+        """One who shared a connection has done with it; True from the last, who alone has it now, to be given back."""
+        member.share -= weight
+        if not member.share:
+            member.slots.shared.remove(member)
+        return not member.share
 
     # What became of what was to be done
 
-    def opened(self, key: Key, connection: C, now: float, expires_at: float) -> Member[C]:
+    def opened(self, member: Member[C], now: float) -> None:
         """A connection is open: the first who waits gets it."""
-        slots = self.keys[key]
+        slots = member.slots = self.keys[member.key]
         slots.opening -= 1
-        member = Member(key, connection, now, expires_at)
         slots.members.add(member)
-        self._place(slots, member)
-        return member
+        self._place(slots, member, now)
+        self._grow(member.key, slots)  # several may have shared what one was opened for, or fewer than was thought
 
-    def failed(self, key: Key, cause: Exception) -> None:
-        """A connection could not be opened: the first who waits is told why, and the slot is free."""
+    def failed(self, key: Key, cause: Exception, *, everyone: bool = False) -> None:
+        """A connection could not be opened: the first who waits is told why, and the slot is free.
+
+        Args:
+            everyone: another attempt would fail as well: tell all who wait.
+        """
         slots = self.keys[key]
         slots.opening -= 1
         self.total -= 1
         while slots.waiters:
-            if self._next_waiter(key, slots).refuse(cause):
+            if self._next_waiter(key, slots).refuse(cause) and not everyone:
                 break
         self._freed(key, slots)
 
     def closed(self, member: Member[C]) -> None:
         """A connection is gone: the slot is free."""
-        slots = self.keys[member.key]
+        slots = member.slots
         slots.closing -= 1
         self._closing -= 1
         self.total -= 1
@@ -188,18 +197,18 @@ class PoolState(Generic[C]):
 
     def lost(self, member: Member[C], reason: str) -> None:
         """An idle connection broke; one that is lent is told of when it is returned."""
-        slots = self.keys[member.key]
-        if member in slots.idle:
+        slots = member.slots
+        if member.idle:
             slots.idle.remove(member)
             self._close(slots, member, reason)
-        elif member.retired is None:
+        elif member.retired is None and member in slots.members:
             member.retired = reason
 
     # Care
 
     def refill(self, key: Key) -> None:
         """Open connections until there are `min_connections`."""
-        slots = self.keys.setdefault(key, Slots())
+        slots = self._slots_of(key)
         while slots.total < self.min_connections and self.total < self.max_total and not self.closing:
             self._open(key, slots)
 
@@ -218,6 +227,21 @@ class PoolState(Generic[C]):
                     continue
                 spare -= 1
             slots.idle = keep
+        self._shrunk = self._shrunk and any(map(self._oversized, self.keys.values()))
+
+    def rotate(self, now: float, ahead: float) -> None:
+        """Open, where there is room, what will replace connections whose lifetime ends within ``ahead`` seconds.
+
+        Spare ones are not replaced: those that are idle beside `min_connections` others.
+        """
+        for key, slots in self.keys.items():
+            for member in slots.members:
+                if member.expires_at - now > ahead or member.replaced or self.closing:
+                    continue
+                needed = slots.total <= self.min_connections or not member.idle
+                if needed and slots.total < self.max_connections and self.total < self.max_total:
+                    member.replaced = True
+                    self._open(key, slots)
 
     def resize(self, max_connections: int) -> None:
         """Allow more connections for each key, or fewer: idle ones are closed now, lent ones when they return."""
@@ -226,6 +250,7 @@ class PoolState(Generic[C]):
         for key, slots in self.keys.items():
             while slots.idle and self._oversized(slots):
                 self._close(slots, slots.idle.pop(0), "resize")
+            self._shrunk = self._shrunk or self._oversized(slots)
             self._grow(key, slots)
 
     def drain(self, key: Key) -> None:
@@ -249,22 +274,45 @@ class PoolState(Generic[C]):
 
     # Steps
 
-    def _place(self, slots: Slots[C], member: Member[C]) -> None:
+    def _place(self, slots: Slots[C], member: Member[C], now: float) -> None:
         if self.closing:
             self._close(slots, member, "close")
             return
         if self._oversized(slots):
             self._close(slots, member, "resize")
             return
-        while slots.waiters and not self._others_first(_first_ticket(slots)):
-            if self._next_waiter(member.key, slots).accept(member):
-                slots.leased += 1
-                member.uses += 1
+        while slots.waiters and not (self._starved and self._others_first(_first_ticket(slots))):
+            waiter = self._next_waiter(member.key, slots)
+            if waiter.accept(member):
+                self._lent(slots, member, waiter, now)
                 return
-        if slots.waiters or self._others_first(self._ticket + 1):
+        if slots.waiters or (self._starved and self._others_first(self._ticket + 1)):
             self._close(slots, member, "total")
         else:
+            member.idle = True
             slots.idle.append(member)
+
+    def _lent(self, slots: Slots[C], member: Member[C], waiter: Waiter[C], now: float) -> None:
+        member.used_at = now
+        member.uses += 1
+        if slots.spread:
+            member.endpoint.leased += 1
+        if waiter.weight:
+            member.share = waiter.weight
+            slots.shared.append(member)
+            self._serve_sharers(slots, now)
+
+    def _serve_sharers(self, slots: Slots[C], now: float) -> None:
+        """Let the first who wait have parts of connections that are shared already, as long as they want such."""
+        while slots.waiters:
+            waiter = next(iter(slots.waiters))
+            member = self._roomiest(slots, waiter.weight, now) if waiter.weight else None
+            if member is None:
+                return
+            if self._next_waiter(member.key, slots).accept(member):
+                member.used_at = now
+                member.uses += 1
+                member.share += waiter.weight
 
     def _others_first(self, ticket: int) -> bool:
         """Whether somebody has waited for longer for a key that cannot grow, and no place is being made already."""
@@ -276,16 +324,21 @@ class PoolState(Generic[C]):
         for key in self._starved:
             slots = self.keys[key]
             room = self.max_connections - slots.total
-            wanting = [number for number in slots.waiters.values() if number < ticket][slots.opening :]
-            lacking += min(room, len(wanting))
+            early = [waiter for waiter, number in slots.waiters.items() if number < ticket]
+            alone = sum(not waiter.weight for waiter in early)
+            wanted = self._connections_for(alone, sum(waiter.weight for waiter in early))
+            lacking += min(room, max(0, wanted - slots.opening))
         return lacking
 
+    def _connections_for(self, alone: int, weights: int) -> int:
+        return alone + -(-weights // self.capacity)  # rounded up
+
     def _oversized(self, slots: Slots[C]) -> bool:
-        return slots.total - slots.closing > self.max_connections
+        return len(slots.members) + slots.opening > self.max_connections
 
     def _next_waiter(self, key: Key, slots: Slots[C]) -> Waiter[C]:
         waiter, _ = slots.waiters.popitem(last=False)
-        self.waiting -= 1
+        self._count_waiter(slots, waiter, -1)
         if not slots.waiters:
             self._starved.discard(key)
         return waiter
@@ -297,13 +350,15 @@ class PoolState(Generic[C]):
 
     def _close(self, slots: Slots[C], member: Member[C], reason: str) -> None:
         slots.members.remove(member)
+        member.idle = False
         slots.closing += 1
         self._closing += 1
         self.todo.append(Close(member, reason))
 
     def _grow(self, key: Key, slots: Slots[C]) -> None:
-        """Open as many connections as there are waiters without one under way, within the bounds."""
-        while slots.opening < len(slots.waiters) and slots.total < self.max_connections and not self.closing:
+        """Open as many connections as waiters need that have none under way, within the bounds."""
+        wanted = self._connections_for(slots.alone, slots.weights)
+        while slots.opening < wanted and slots.total < self.max_connections and not self.closing:
             if self.total >= self.max_total:
                 self._starved.add(key)
                 self._evict()
@@ -336,3 +391,10 @@ class PoolState(Generic[C]):
 
 def _first_ticket(slots: Slots[C]) -> int:
     return next(iter(slots.waiters.values()))
+
+
+def _pop_least_loaded(slots: Slots[C]) -> Member[C]:
+    """Take out the idle connection whose endpoint has fewest lent for its weight; the one used last among equals."""
+    last = len(slots.idle) - 1
+    at = min(range(last, -1, -1), key=lambda at: slots.idle[at].endpoint.leased / slots.idle[at].endpoint.weight)
+    return slots.idle.pop(at)

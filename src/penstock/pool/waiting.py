@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, Future, TimerHandle
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from penstock.pool.state import Key, Member
+from penstock.pool.slots import Key, Member
 
 C = TypeVar("C")
 
@@ -15,10 +15,10 @@ C = TypeVar("C")
 class Caller(Generic[C]):
     """One who waits; see `penstock.pool.state.Waiter`."""
 
-    __slots__ = ("deadline", "future", "key", "since")
+    __slots__ = ("deadline", "future", "key", "since", "weight")
 
-    def __init__(self, key: Key, future: Future[Member[C]], since: float, deadline: float) -> None:
-        self.key, self.future, self.since, self.deadline = key, future, since, deadline
+    def __init__(self, key: Key, weight: int, future: Future[Member[C]], since: float, deadline: float) -> None:
+        self.key, self.weight, self.future, self.since, self.deadline = key, weight, future, since, deadline
 
     def accept(self, member: Member[C]) -> bool:
         if self.future.done():
@@ -42,26 +42,20 @@ class Deadlines(Generic[C]):
 
     def __init__(self, loop: AbstractEventLoop, expire: Callable[[Caller[C]], None]) -> None:
         self._loop, self._expire = loop, expire
-        self._queues: dict[float, OrderedDict[Caller[C], None]] = {}
+        self._queues: dict[float, deque[Caller[C]]] = {}
         """By how long they wait at most: within one, deadlines come in the order of arrival."""
         self._timer: TimerHandle | None = None
 
     def add(self, caller: Caller[C], timeout: float) -> None:
-        """Mind a caller's deadline until `remove`."""
+        """Mind a caller's deadline until its future is done."""
         queue = self._queues.get(timeout)
         if queue is None:
-            queue = self._queues[timeout] = OrderedDict()
-        queue[caller] = None
+            queue = self._queues[timeout] = deque()
+        while queue and queue[0].future.done():  # who came first is served first, so few others are left
+            queue.popleft()
+        queue.append(caller)
         if self._timer is None or self._timer.when() > caller.deadline:
             self._set(caller.deadline)
-
-    def remove(self, caller: Caller[C], timeout: float) -> None:
-        """A caller waits no more."""
-        queue = self._queues.get(timeout)
-        if queue is not None:
-            queue.pop(caller, None)
-            if not queue:
-                del self._queues[timeout]
 
     def stop(self) -> None:
         """Forget all."""
@@ -78,18 +72,17 @@ class Deadlines(Generic[C]):
     def _ring(self) -> None:
         self._timer = None
         now = self._loop.time()
-        late = [caller for queue in self._queues.values() for caller in _late(queue, now)]
+        late: list[Caller[C]] = []
+        for timeout, queue in list(self._queues.items()):
+            waiting = deque(caller for caller in queue if not caller.future.done())
+            while waiting and waiting[0].deadline <= now:
+                late.append(waiting.popleft())
+            if waiting:
+                self._queues[timeout] = waiting
+            else:
+                del self._queues[timeout]
         for caller in late:
             self._expire(caller)
-        ahead = [next(iter(queue)).deadline for queue in self._queues.values() if queue]
+        ahead = [queue[0].deadline for queue in self._queues.values() if queue]
         if ahead:
             self._set(min(ahead))
-
-
-def _late(queue: OrderedDict[Caller[C], None], now: float) -> list[Caller[C]]:
-    late = []
-    for caller in queue:
-        if caller.deadline > now:
-            break
-        late.append(caller)
-    return late

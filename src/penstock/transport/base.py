@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from asyncio import AbstractEventLoop, Task
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import Any, Literal, Protocol, TypeAlias
@@ -249,11 +249,24 @@ class Transport(Protocol):
         """Wait until the write buffer is empty, or the connection gone."""
 
     @property
-    def unread(self) -> int:
-        """Frames that have arrived, and wait to be received."""
+    def arrived(self) -> Sized:
+        """Frames that have arrived, and wait to be received; the same object as long as the connection lives."""
 
-    def discard_unread(self) -> bool:
-        """Drop what has arrived; False, and nothing is dropped, if the rest of a message is still to come."""
+    @property
+    def receiving(self) -> bool:
+        """Whether somebody waits for a message, or has received one in part."""
+
+    def discard_unread(self) -> int:
+        """Drop the whole messages that have arrived, and tell of how many frames.
+
+        A message whose rest is still to come stays, and nothing is dropped while somebody receives.
+        """
+
+    def on_full(self, make_room: Callable[[], bool]) -> None:
+        """Have something called when too many frames wait, before reading pauses: it returns True if it made room."""
+
+    def deaf_since(self, when: float) -> bool:
+        """Whether reading was paused at any time since an instant: a pong may be unread in the socket."""
 
     def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, Data]: ...
     def recv_many(self, max: int | None = None) -> Coroutine[Any, Any, list[Data]]: ...  # noqa: A002

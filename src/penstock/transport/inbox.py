@@ -45,6 +45,8 @@ class Inbox:
         self.last_paused = float("-inf")
         self._waiter: Future[None] | None = None
         self._overflow_is_dropped = False
+        self.on_full: Callable[[], bool] | None = None
+        """Asked when too many wait, before reading pauses: True if it made room."""
         self._pause: Callable[[], object] = lambda: None
         self._resume: Callable[[], object] = lambda: None
 
@@ -64,7 +66,7 @@ class Inbox:
     def _overflow(self) -> None:
         if self._overflow_is_dropped:
             self._drop_the_rest()
-        elif not self.paused:
+        elif not self.paused and not (self.on_full is not None and self.on_full()):
             self.paused = True
             self._pause()
 
@@ -85,6 +87,18 @@ class Inbox:
         self.paused = False
         self.last_paused = self._loop.time()
         self._resume()
+
+    def discard_whole(self) -> int:
+        """Drop the whole messages that are here, and tell of how many frames; what is left is part of one."""
+        items = self.items
+        before = len(items)
+        rest: list[Item] = []
+        while items and isinstance(items[-1], Part) and not items[-1].fin:
+            rest.insert(0, items.pop())
+        items.clear()
+        items.extend(rest)
+        self.relax()
+        return before - len(rest)
 
     def deaf_since(self, when: float) -> bool:
         """Whether reading was paused at any time since ``when``: a pong may be unread in the socket."""

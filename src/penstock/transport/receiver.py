@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sized
 from typing import Any
 
 from websockets.exceptions import TooManyFragments
@@ -31,16 +31,21 @@ class Receiver(ABC):
         """Wait until the connection is closed, and raise why."""
 
     @property
-    def unread(self) -> int:
-        return len(self.inbox.items)
+    def arrived(self) -> Sized:
+        return self.inbox.items
 
-    def discard_unread(self) -> bool:
-        items = self.inbox.items
-        if self.inbox.busy or (items and isinstance(items[-1], Part) and not items[-1].fin):
-            return False
-        items.clear()
-        self.inbox.relax()
-        return True
+    @property
+    def receiving(self) -> bool:
+        return self.inbox.busy
+
+    def discard_unread(self) -> int:
+        return 0 if self.inbox.busy else self.inbox.discard_whole()
+
+    def on_full(self, make_room: Callable[[], bool]) -> None:
+        self.inbox.on_full = make_room
+
+    def deaf_since(self, when: float) -> bool:
+        return self.inbox.deaf_since(when)
 
     async def recv(self, decode: bool | None = None) -> Data:
         inbox = self.inbox

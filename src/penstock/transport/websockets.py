@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sized
 from functools import partial
 from typing import Any
 
 from websockets.asyncio import client, server
 from websockets.asyncio.connection import Connection as WebsocketsConnection
-from websockets.frames import Opcode
+from websockets.frames import Frame, Opcode
 from websockets.protocol import Side
 
 from penstock.errors import CertificateRefused
@@ -70,7 +70,7 @@ class WebsocketsTransport:
                 ping_interval,
                 ping_timeout,
                 ping=lambda: self._start(self._ping()),
-                deaf_since=lambda _: self.ws.recv_messages.paused,
+                deaf_since=self.deaf_since,
                 dead=lambda: self.fail(1011, "keepalive ping timeout"),
             )
 
@@ -186,17 +186,39 @@ class WebsocketsTransport:
         return self.ws.transport
 
     @property
-    def unread(self) -> int:
-        return len(self.ws.recv_messages.frames)
+    def arrived(self) -> Sized:
+        return self.ws.recv_messages.frames.queue
 
-    def discard_unread(self) -> bool:
+    @property
+    def receiving(self) -> bool:
+        return self.ws.recv_messages.get_in_progress
+
+    def discard_unread(self) -> int:
         assembler = self.ws.recv_messages
+        if assembler.get_in_progress:
+            return 0
         frames = assembler.frames.queue
-        if assembler.get_in_progress or (frames and not frames[-1].fin):
-            return False
+        before = len(frames)
+        rest: list[Frame] = []
+        while frames and not frames[-1].fin:
+            rest.insert(0, frames.pop())
         frames.clear()
+        frames.extend(rest)
         assembler.maybe_resume()
-        return True
+        return before - len(rest)
+
+    def on_full(self, make_room: Callable[[], bool]) -> None:
+        assembler = self.ws.recv_messages
+        pause = assembler.pause
+
+        def pause_unless_room_is_made() -> None:
+            if not make_room():
+                pause()
+
+        assembler.pause = pause_unless_room_is_made
+
+    def deaf_since(self, when: float) -> bool:
+        return self.ws.recv_messages.paused
 
     def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, Data]:
         return self.ws.recv(decode)

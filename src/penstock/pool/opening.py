@@ -1,0 +1,191 @@
+"""Opening connections: where to, how many at a time, how often, and what a failure means."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from penstock.connection.accelerate import accelerate
+from penstock.connection.connect import connect as open_connection
+from penstock.connection.connection import Connection
+from penstock.errors import ConnectionFailed
+from penstock.metrics.histogram import Histogram
+from penstock.pool.breaker import Breaker
+from penstock.pool.config import ConnectionPoolConfig
+from penstock.pool.endpoints import Endpoint, choose
+from penstock.pool.failures import Denied, RetryAfter, judge, judge_close
+from penstock.pool.rate import RateLimit
+from penstock.pool.slots import Key
+from penstock.pool.target import options_of, url_of
+from penstock.transport.base import parse_uri
+
+Connect = Callable[..., Awaitable[Any]]
+
+
+class Host:
+    """What limits the opening of connections to one host, for whatever URL."""
+
+    def __init__(self, config: ConnectionPoolConfig) -> None:
+        self.gate = asyncio.Semaphore(config.max_connecting)
+        self.rate = RateLimit(config.connect_rate, config.max_connecting)
+
+
+class Opener:
+    """Opens connections for a pool, and remembers how its servers behave.
+
+    Args:
+        connect: as `ConnectionPool` has it.
+        weights: endpoints of a URL that has several, with their weights.
+        random: uniform in [0, 1).
+    """
+
+    def __init__(
+        self,
+        config: ConnectionPoolConfig,
+        connect: Connect,
+        weights: Mapping[str, Sequence[tuple[str, float]]],
+        random: Callable[[], float],
+    ) -> None:
+        self.seconds = Histogram()
+        """That opening took, where it succeeded."""
+        self._config, self._connect, self._weights, self._random = config, connect, weights, random
+        self._breakers: dict[str, Breaker] = {}
+        """By URL, of all endpoints that are used or in trouble."""
+        self._endpoints: dict[Key, list[Endpoint]] = {}
+        self._unused: set[str] = set()
+        self._hosts: dict[tuple[str, int], Host] = {}
+
+    def is_spread(self, key: Key) -> bool:
+        """Whether a key has several endpoints."""
+        return len(self._weights.get(url_of(key), ())) > 1
+
+    def endpoints(self, key: Key) -> list[Endpoint]:
+        """Where the connections of a key may lead to."""
+        found = self._endpoints.get(key)
+        if found is None:
+            url = url_of(key)
+            found = self._endpoints[key] = [
+                Endpoint(one, weight, self._breakers.setdefault(one, Breaker(self._random)))
+                for one, weight in self._weights.get(url, [(url, 1.0)])
+            ]
+        return found
+
+    def forget(self, key: Key) -> None:
+        """Nobody uses a key any more."""
+        self._unused.update(endpoint.url for endpoint in self._endpoints.pop(key, ()))
+
+    def prune(self, now: float) -> None:
+        """Forget servers that nobody uses any more, once their trouble is long past."""
+        if self._unused:
+            used = {endpoint.url for several in self._endpoints.values() for endpoint in several}
+            self._unused -= used
+            for url in [url for url in self._unused if not self._breakers[url].remembers(now)]:
+                self._unused.remove(url)
+                del self._breakers[url]
+            hosts = {_place(url) for url in self._breakers}
+            self._hosts = {place: host for place, host in self._hosts.items() if place in hosts}
+
+    def is_quiet(self, key: Key, now: float) -> bool:
+        """Whether a connection may be opened that nobody has asked for."""
+        return any(endpoint.breaker.quiet(now) for endpoint in self.endpoints(key))
+
+    async def open(self, key: Key, prepare: Callable[[Connection], Awaitable[None]]) -> tuple[Endpoint, Connection]:
+        """Open a connection, and have it prepared. Cancelling closes the socket.
+
+        Raises:
+            ConnectionFailed: it was not worth trying, could not be opened, or could not be prepared.
+        """
+        loop = asyncio.get_running_loop()
+        endpoint = choose(self.endpoints(key), loop.time(), self._random)
+        endpoint.open += 1
+        breaker = endpoint.breaker
+        try:
+            if breaker.is_open(loop.time()):
+                raise _refused(endpoint, loop.time())
+            await asyncio.sleep(breaker.delay(loop.time()))
+            host = self._host(endpoint.url)
+            async with host.gate:
+                if breaker.refuses(loop.time()):  # others have failed meanwhile
+                    raise _refused(endpoint, loop.time())
+                try:
+                    await asyncio.sleep(host.rate.reserve(loop.time()))
+                    return endpoint, await self._attempt(key, endpoint, prepare)
+                except asyncio.CancelledError:
+                    breaker.abandoned()
+                    raise
+        except BaseException:
+            endpoint.open -= 1
+            raise
+
+    async def _attempt(
+        self, key: Key, endpoint: Endpoint, prepare: Callable[[Connection], Awaitable[None]]
+    ) -> Connection:
+        loop, breaker = asyncio.get_running_loop(), endpoint.breaker
+        began = loop.time()
+        try:
+            async with asyncio.timeout(self._config.connect_timeout) as deadline:
+                connection = await self._open(endpoint.url, options_of(key))
+                try:
+                    await prepare(connection)
+                except BaseException:
+                    connection.abort()
+                    raise
+        except Exception as exc:
+            reason = str(exc) or type(exc).__name__
+            if deadline.expired():
+                reason = f"not open after connect_timeout={self._config.connect_timeout} s"
+            self._note(breaker, exc, loop.time())
+            raise ConnectionFailed(endpoint.url, reason) from exc
+        breaker.succeeded()
+        self.seconds.record(loop.time() - began)
+        return connection
+
+    async def _open(self, url: str, options: dict[str, Any]) -> Connection:
+        if self._connect is open_connection:
+            options["ping_interval"] = None  # the pool asks by itself whether the peer is alive
+            options["open_timeout"] = None
+        connection = await self._connect(url, **options)
+        return connection if isinstance(connection, Connection) else accelerate(connection)
+
+    def _note(self, breaker: Breaker, exc: Exception, now: float) -> None:
+        match judge(exc, time.time()):
+            case Denied():
+                breaker.denied(exc)
+            case RetryAfter(seconds):
+                breaker.failed(now, exc, rest=seconds)
+            case _:
+                breaker.failed(now, exc)
+
+    def _host(self, url: str) -> Host:
+        place = _place(url)
+        host = self._hosts.get(place)
+        if host is None:
+            host = self._hosts[place] = Host(self._config)
+        return host
+
+    def ended(self, endpoint: Endpoint, close_code: int | None, now: float) -> None:
+        """A connection is gone; its peer may have asked to be left alone for a while."""
+        endpoint.open -= 1
+        policy = judge_close(close_code)
+        if policy is not None:
+            endpoint.breaker.rejected(now, policy=policy)
+
+
+def _place(url: str) -> tuple[str, int]:
+    uri = parse_uri(url)
+    return uri.host, uri.port
+
+
+def is_hopeless(exc: Exception) -> bool:
+    """Whether the server would answer another attempt in the same way."""
+    return isinstance(judge(exc, time.time()), Denied)
+
+
+def _refused(endpoint: Endpoint, now: float) -> ConnectionFailed:
+    cause = endpoint.breaker.cause
+    seconds = max(0.0, endpoint.breaker.retry_at - now)
+    error = ConnectionFailed(endpoint.url, f"it failed before ({cause}); to be tried again in {seconds:.1f} s")
+    error.__cause__ = cause
+    return error

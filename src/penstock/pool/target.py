@@ -1,0 +1,75 @@
+"""What a connection is opened to; two callers share connections if it is the same for both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ssl import SSLContext
+from typing import Any
+
+from penstock.pool.slots import Key
+from penstock.transport.base import Headers, HeadersLike, Subprotocol
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A URL, and what is said to the server beside it."""
+
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    subprotocols: tuple[Subprotocol, ...]
+    ssl: SSLContext | None
+
+
+def target_of(
+    url: str, headers: HeadersLike | None, subprotocols: Sequence[Subprotocol] | None, ssl: SSLContext | None
+) -> Key:
+    """The pool's key: the URL alone where nothing else is asked for."""
+    if not (headers or subprotocols or ssl):
+        return url
+    pairs = sorted((name.lower(), value) for name, value in Headers(headers or ()).raw_items())
+    return Target(url, tuple(pairs), tuple(subprotocols or ()), ssl)
+
+
+def url_of(key: Key) -> str:
+    """The URL of a key."""
+    return key.url if isinstance(key, Target) else str(key)
+
+
+def options_of(key: Key) -> dict[str, Any]:
+    """What to open a connection with, beside the URL."""
+    if not isinstance(key, Target):
+        return {}
+    options: dict[str, Any] = {}
+    if key.headers:
+        options["additional_headers"] = list(key.headers)
+    if key.subprotocols:
+        options["subprotocols"] = list(key.subprotocols)
+    if key.ssl is not None:
+        options["ssl"] = key.ssl
+    return options
+
+
+def weights_of(endpoints: Mapping[str, Mapping[str, float] | Sequence[str]]) -> dict[str, list[tuple[str, float]]]:
+    """The endpoints of each URL that has several, with their weights.
+
+    Raises:
+        ValueError: a URL has none, or one that is no WebSocket URL, or a weight that is not above 0.
+    """
+    weights: dict[str, list[tuple[str, float]]] = {}
+    for url, several in endpoints.items():
+        pairs = several.items() if isinstance(several, Mapping) else [(one, 1.0) for one in several]
+        weights[url] = [(one, float(weight)) for one, weight in pairs]
+        if not weights[url]:
+            raise ValueError(f"endpoints[{url!r}]={several!r}: must name at least one")
+        for one, weight in weights[url]:
+            check_url(one)
+            if not weight > 0:
+                raise ValueError(f"endpoints[{url!r}][{one!r}]={weight!r}: must be more than 0")
+    return weights
+
+
+def check_url(url: str) -> None:
+    """Raise ValueError unless ``url`` is ``ws://`` or ``wss://``."""
+    if not isinstance(url, str) or not url.startswith(("ws://", "wss://")):
+        raise ValueError(f"url={url!r}: must begin with ws:// or wss://")

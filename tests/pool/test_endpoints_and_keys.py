@@ -1,0 +1,135 @@
+"""Where connections lead to, and who shares them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from penstock import Connection, ConnectionFailed, ConnectionPool
+from penstock.pool import care as care_module
+from penstock.transport.base import CloseCode
+from support.pools import URL, pooling, until
+
+pytestmark = pytest.mark.timeout(30)
+
+PLACES = {URL: {"ws://a": 2.0, "ws://b": 1.0}}
+
+
+async def test_connections_are_spread_by_weight() -> None:
+    async with pooling(endpoints=PLACES, random=random.Random(1).random) as (pool, servers):
+        held = [await pool.get_connection(URL) for _ in range(6)]
+        assert Counter(servers.urls) == {"ws://a": 4, "ws://b": 2}
+        for conn in held:
+            conn.release()
+        held = [await pool.get_connection(URL) for _ in range(3)]
+        assert Counter(conn._member.endpoint.url for conn in held) == {"ws://a": 2, "ws://b": 1}
+        for conn in held:
+            conn.release()
+
+
+async def test_an_endpoint_that_fails_is_left_out_until_it_works_again() -> None:
+    async with pooling(endpoints=PLACES, random=random.Random(1).random) as (pool, servers):
+        down = True
+        opens = servers.connect
+
+        async def connect(url: str, **options: Any) -> Connection:
+            conn = await opens(url, **options)
+            if url == "ws://a" and down:
+                conn.abort()
+                raise ConnectionRefusedError("a is down")
+            return conn
+
+        pool._opener._connect = connect
+        failures = 0
+        held = []
+        while len(held) < 6:
+            try:
+                held.append(await pool.get_connection(URL))
+            except ConnectionFailed:
+                failures += 1
+        assert failures <= 1 + 5
+        assert {conn._member.endpoint.url for conn in held} == {"ws://b"}
+        down = False
+        await asyncio.sleep(1.1)  # the longest that it is left alone at first
+        held.append(await pool.get_connection(URL))
+        assert held[-1]._member.endpoint.url == "ws://a"
+        for conn in held:
+            conn.release()
+
+
+@pytest.mark.parametrize("endpoints", [{URL: {}}, {URL: {"http://a": 1}}, {URL: {"ws://a": 0}}])
+def test_endpoints_that_are_none_are_refused(endpoints: Any) -> None:
+    with pytest.raises(ValueError, match="must"):
+        ConnectionPool(endpoints=endpoints)
+
+
+async def test_callers_who_say_other_things_to_the_server_do_not_share_connections() -> None:
+    context = ssl.create_default_context()
+    ways: list[dict[str, Any]] = [
+        {},
+        {"additional_headers": {"Authorization": "Bearer a"}},
+        {"additional_headers": {"Authorization": "Bearer b"}},
+        {"subprotocols": ["chat"]},
+        {"ssl": context},
+    ]
+    async with pooling() as (pool, servers):
+        for _ in range(2):
+            for way in ways:
+                async with pool.get_connection(URL, **way):
+                    pass
+        assert servers.attempts == len(ways)
+        assert servers.asked[1] == {"additional_headers": [("authorization", "Bearer a")]}
+        assert servers.asked[3:] == [{"subprotocols": ["chat"]}, {"ssl": context}]
+        async with pool.get_connection(URL, additional_headers=[("AUTHORIZATION", "Bearer a")]):
+            assert servers.attempts == len(ways)
+        await pool.drain(URL)
+        await until(lambda: pool.stats().size == 0)
+
+
+@pytest.mark.parametrize(
+    ("code", "least"), [(CloseCode.POLICY_VIOLATION, 2.5), (CloseCode.TRY_AGAIN_LATER, 0.3), (1000, 0)]
+)
+async def test_a_peer_that_asks_to_be_left_alone_is(code: int, least: float) -> None:
+    async with pooling(random=lambda: 0.4) as (pool, servers):
+        conn = await pool.get_connection(URL)
+        await servers.ends[0].close(code)
+        await until(lambda: not conn.is_connected)
+        conn.release()
+        await until(lambda: pool.stats().size == 0)
+        now = asyncio.get_running_loop().time()
+        delay = pool._opener.endpoints(URL)[0].breaker.delay(now)
+        assert least <= delay <= least * 2
+
+
+async def test_urls_that_nobody_uses_any_more_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(care_module, "CARE_INTERVAL", 0.01)
+    async with pooling(max_idle_time=0.02) as (pool, servers):
+        servers.failures = [OSError("down")]
+        with pytest.raises(ConnectionFailed):
+            await pool.get_connection("ws://host/down")
+        for number in range(20):
+            (await pool.get_connection(f"ws://host/{number}")).release()
+        await until(lambda: pool.stats().size == 0)
+        opener = pool._opener
+        await until(lambda: list(opener._breakers) == ["ws://host/down"])
+        assert not opener._endpoints
+        assert not pool._state.keys
+        opener.prune(asyncio.get_running_loop().time() + 100)
+        assert not opener._breakers
+        assert not opener._hosts
+
+
+async def test_connections_to_one_host_are_opened_no_faster_than_allowed() -> None:
+    async with pooling(max_connections=30, connect_rate=100, max_connecting=4) as (pool, servers):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        held = await asyncio.gather(*(pool.get_connection(f"ws://host/{n}").__aenter__() for n in range(24)))
+        assert servers.attempts == 24
+        assert loop.time() - began >= (24 - 4) / 100 - 0.01
+        for conn in held:
+            conn.release()

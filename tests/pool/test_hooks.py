@@ -1,0 +1,119 @@
+"""What an application has to say when connections are opened and returned."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from penstock import ConnectionFailed, LeaseReturned, PooledConnection
+from support.pools import URL, pooling, until
+
+pytestmark = pytest.mark.timeout(30)
+
+
+async def test_each_connection_is_prepared_once_before_it_is_lent() -> None:
+    prepared: list[PooledConnection] = []
+
+    async def log_in(conn: PooledConnection) -> None:
+        assert conn.url == URL
+        await conn.send("secret")
+        prepared.append(conn)
+
+    async with pooling(on_connect=log_in) as (pool, servers):
+        for _ in range(3):
+            async with pool.get_connection(URL) as conn:
+                await conn.send("hello")
+        assert len(prepared) == 1
+        assert [await servers.ends[0].recv() for _ in range(4)] == ["secret", "hello", "hello", "hello"]
+        with pytest.raises(LeaseReturned):
+            prepared[0].send("too late")
+
+
+async def test_a_connection_that_cannot_be_prepared_is_closed_and_the_caller_told() -> None:
+    refusals = [PermissionError("wrong password")]
+
+    async def log_in(conn: PooledConnection) -> None:
+        if refusals:
+            raise refusals.pop()
+
+    async with pooling(max_connections=1, on_connect=log_in) as (pool, servers):
+        with pytest.raises(ConnectionFailed, match="wrong password") as caught:
+            await pool.get_connection(URL)
+        assert isinstance(caught.value.__cause__, PermissionError)
+        await until(lambda: servers.ends[0].state.name == "CLOSED")
+        assert pool.stats().size == 0
+        async with pool.get_connection(URL) as conn:
+            assert conn.is_connected
+
+
+async def test_a_hook_that_discards_the_connection_refuses_it() -> None:
+    async def look(conn: PooledConnection) -> None:
+        conn.discard("old version")
+
+    async with pooling(on_connect=look) as (pool, _):
+        with pytest.raises(ConnectionFailed, match="old version"):
+            await pool.get_connection(URL)
+
+
+async def test_a_hook_that_hangs_is_ended_with_the_connect() -> None:
+    async def hang(conn: PooledConnection) -> None:
+        await conn.recv()
+
+    async with pooling(on_connect=hang, connect_timeout=0.05) as (pool, servers):
+        with pytest.raises(ConnectionFailed, match=r"connect_timeout=0\.05 s"):
+            await pool.get_connection(URL)
+        await until(lambda: servers.ends[0].state.name == "CLOSED")
+
+
+async def test_a_returned_connection_is_tidied_up_before_it_is_lent_again() -> None:
+    async def tidy_up(conn: PooledConnection) -> None:
+        await conn.send("unsubscribe")
+        assert await conn.recv() == "done"
+
+    async with pooling(max_connections=1, on_release=tidy_up) as (pool, servers):
+        (await pool.get_connection(URL)).release()
+        waiting = asyncio.create_task(pool.get_connection(URL).__aenter__())
+        assert await servers.ends[0].recv() == "unsubscribe"
+        assert not waiting.done()
+        assert pool.stats().in_use == 1
+        await servers.ends[0].send("done")
+        async with asyncio.timeout(5):
+            conn = await waiting
+        conn.discard()
+        assert servers.attempts == 1
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_connection_that_cannot_be_tidied_up_is_closed_and_its_slot_free(
+    shared: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(conn: PooledConnection) -> None:
+        raise ValueError("torn")
+
+    async with pooling(max_connections=1, on_release=fail) as (pool, servers):
+        for _ in range(3):
+            async with asyncio.timeout(5), pool.get_connection(URL, shared=shared):
+                pass
+        await until(lambda: pool.stats().size == 0)
+        assert servers.attempts == 3
+        assert pool.stats().closed == {"hook": 3}
+    assert "torn" in caplog.text
+
+
+async def test_case_24_subscribing_again_many_times_leaves_one_subscription_each() -> None:
+    topics = ["heads", "logs"]
+
+    async def subscribe(conn: PooledConnection) -> None:
+        for topic in topics:
+            await conn.send(f"subscribe {topic}")
+
+    async with pooling(max_connections=1, min_connections=1, on_connect=subscribe) as (pool, servers):
+        for number in range(1, 6):
+            async with pool.get_connection(URL) as conn:
+                await conn.send("ready")
+            received = [await servers.ends[-1].recv() for _ in range(3)]
+            assert received == ["subscribe heads", "subscribe logs", "ready"]
+            assert servers.attempts == number
+            servers.hang_up()
+            await until(lambda: pool.stats().size == 0)
