@@ -11,6 +11,10 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
+$(VENV)/.bench: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	touch $@
+
 $(VENV)/.dev: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
@@ -22,7 +26,7 @@ $(VENV)/.docs: $(VENV)/.run
 demo: $(VENV)/.run  ## the main job, the plain way and through penstock, side by side
 	$(BIN)/penstock demo
 
-bench: $(VENV)/.run  ## every benchmark; ARGS="--list" shows them
+bench: $(VENV)/.bench  ## every benchmark; ARGS="--list" shows them
 	$(BIN)/penstock bench $(ARGS)
 
 test: $(VENV)/.dev  ## every test but the long ones, with branch coverage

@@ -9,10 +9,11 @@ from rich.console import Console
 from penstock.bench import rounds
 from penstock.bench.report import as_json, number, table, verdicts
 from penstock.bench.rounds import Outcome, run_all
-from penstock.bench.scenarios import CORE, P50, RATE, SCENARIOS, START, Scenario, Target
+from penstock.bench.scenarios import CORE, CPU, P50, RATE, SCENARIOS, START, Scenario, Target
 from penstock.traffic.jobs import WORK
 from penstock.traffic.libraries import BROADCASTERS, LIBRARIES
 from penstock.traffic.measure import Job, Run
+from penstock.traffic.pools import CONNECTORS, POOLS
 from penstock.traffic.server import SERVERS
 
 SMALL = replace(SCENARIOS["one-way"], server=None, messages={"websockets": 1, "picows": 1, "penstock": 1})
@@ -23,10 +24,17 @@ def test_every_scenario_can_be_run_as_it_stands(scenario: Scenario) -> None:
     assert scenario.server is None or scenario.server in SERVERS
     assert scenario.work in WORK
     assert "penstock" in scenario.messages
-    known = {"broadcast": BROADCASTERS, "import": {"websockets", "penstock"}}.get(scenario.work, LIBRARIES)
+    known = {
+        "acquire": POOLS,
+        "broadcast": BROADCASTERS,
+        "connect": CONNECTORS,
+        "contend": POOLS,
+        "import": {"websockets", "penstock"},
+    }.get(scenario.work, LIBRARIES)
     assert set(scenario.messages) <= set(known)
     for target in scenario.targets:
         assert target.figure in scenario.figures
+        assert target.of in scenario.messages
         assert target.against is None or target.against in scenario.messages
 
 
@@ -38,6 +46,7 @@ def test_a_target_compares_medians() -> None:
     assert Target(RATE, "peer", 2).value(runs) == 3
     assert Target(P50, "peer", 1.05).value(runs) == 2
     assert Target(START, "peer", 15, difference=True).value(runs) == pytest.approx(1)
+    assert Target(P50, "penstock", 50, saving=True, of="peer").value(runs) == pytest.approx(50)
     assert Target(CORE, None, 10).value(runs) == pytest.approx(5)
 
 
@@ -46,6 +55,8 @@ def test_more_is_met_from_the_bound_up_and_less_from_it_down() -> None:
     assert not Target(RATE, "peer", 2).met(1.99)
     assert Target(P50, "peer", 1.05).met(1.05)
     assert not Target(P50, "peer", 1.05).met(1.06)
+    assert Target(P50, "peer", 99.5, saving=True).met(99.6)
+    assert not Target(P50, "peer", 99.5, saving=True).met(99.4)
 
 
 @pytest.fixture
@@ -107,8 +118,8 @@ async def test_the_json_has_everything_a_reader_needs(played: list[str]) -> None
     assert scenario["medians"]["penstock"]["rate"] == 2400
     assert len(scenario["runs"]["picows"]) == 2
     assert scenario["targets"] == [
-        {"figure": "throughput", "against": "websockets", "value": 24, "bound": 12, "met": True},
-        {"figure": "throughput", "against": "picows", "value": 12, "bound": 6, "met": True},
+        {"figure": "throughput", "of": "penstock", "against": "websockets", "value": 24, "bound": 12, "met": True},
+        {"figure": "throughput", "of": "penstock", "against": "picows", "value": 12, "bound": 6, "met": True},
     ]
 
 
@@ -131,6 +142,36 @@ def test_differences_and_plain_figures_are_told_in_their_unit() -> None:
     assert verdicts(outcome) == [
         "time: 40.00 ms over websockets (target <= 15 ms: missed)",
         "idle core: 1.00 % of a core (target <= 10 % of a core: met)",
+    ]
+
+
+def test_savings_and_other_ways_of_penstock_are_told() -> None:
+    crowded = Target(CPU, "penstock", 1.1, of="penstock, crowded")
+    scenario = replace(SMALL, targets=(Target(CPU, "websockets", 99.5, saving=True), crowded))
+    outcome = Outcome(scenario, {"websockets": [Run(cpu_each=1e-3)], "penstock": [Run(cpu_each=1e-6)]})
+    outcome.runs["penstock, crowded"] = [Run(cpu_each=1.2e-6)]
+    assert verdicts(outcome) == [
+        "CPU: 99.90 % less than websockets (target >= 99.5 % less: met)",
+        "CPU of penstock, crowded: 1.20x of penstock (target <= 1.1x: missed)",
+    ]
+
+
+async def test_a_peer_that_is_not_installed_is_left_out_and_named(played: list[str]) -> None:
+    outcome = Outcome(replace(SMALL, messages={"nonesuch.pool": 1, **SMALL.messages}))
+    await run_all([outcome], 1, lambda *_: None)
+    assert played == ["websockets", "picows", "penstock"]
+    assert verdicts(outcome)[0] == "nonesuch is not installed: what needs it was left out"
+    assert as_json([outcome], interrupted=False)["scenarios"][0]["missing"] == ["nonesuch"]
+
+
+async def test_a_scenario_whose_needs_are_not_installed_is_left_out(played: list[str]) -> None:
+    outcome = Outcome(replace(SMALL, needs=("nonesuch",)))
+    await run_all([outcome], 1, lambda *_: None)
+    assert played == []
+    assert verdicts(outcome) == [
+        "nonesuch is not installed: what needs it was left out",
+        "throughput: not measured",
+        "throughput: not measured",
     ]
 
 

@@ -125,6 +125,7 @@ def small_tour(monkeypatch: pytest.MonkeyPatch) -> None:
         "TRIAL_MESSAGES": 300,
         "ONE_WAY_SECONDS": 0,
         "ROUND_TRIPS": 50,
+        "CONNECTS": 20,
         "COUNTED_MESSAGES": 100,
     }.items():
         monkeypatch.setattr(tour, name, value)
@@ -135,7 +136,7 @@ def test_the_demo_prints_a_table_of_both_ways() -> None:
     result = CliRunner().invoke(cli.cli, ["demo", "--size", "10"])
     assert result.exit_code == 0
     assert "10-byte messages to an embedded server" in result.stdout
-    for row in ("messages a second", "bytes on the wire", "system calls", "p50", "p99"):
+    for row in ("messages a second", "bytes on the wire", "system calls", "p50", "p99", "from the pool"):
         assert row in result.stdout
     assert "penstock: sending" in result.stderr
 

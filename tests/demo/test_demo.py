@@ -7,7 +7,7 @@ from rich.console import Console
 from websockets.asyncio.server import serve
 
 from penstock.demo import tour as tour_module
-from penstock.demo.table import as_json, ratio, table
+from penstock.demo.table import as_json, ratio, saving, table
 from penstock.demo.tour import Findings, Tour
 from penstock.traffic.measure import Job, Run
 from penstock.traffic.processes import JobFailed
@@ -19,6 +19,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tour_module, "TRIAL_MESSAGES", 500)
     monkeypatch.setattr(tour_module, "ONE_WAY_SECONDS", 0.01)
     monkeypatch.setattr(tour_module, "ROUND_TRIPS", 100)
+    monkeypatch.setattr(tour_module, "CONNECTS", 20)
     monkeypatch.setattr(tour_module, "COUNTED_MESSAGES", 500)
 
 
@@ -37,10 +38,11 @@ async def test_the_tour_measures_both_ways_in_every_figure() -> None:
     assert shares[-1] == 1
     assert shares == sorted(shares)
     figures = as_json(tour)["figures"]
-    for key in ("messages_per_second", "client_cpu", "server_cpu", "p50_seconds", "p99_seconds"):
+    for key in ("messages_per_second", "client_cpu", "server_cpu", "p50_seconds", "p99_seconds", "connect_seconds"):
         assert figures[key]["plain"] > 0, key
         assert figures[key]["penstock"] > 0, key
         assert figures[key]["ratio"] == pytest.approx(figures[key]["penstock"] / figures[key]["plain"])
+    assert figures["connect_seconds"]["ratio"] < 0.5
     assert "embedded server" in shown(tour)
 
 
@@ -52,6 +54,7 @@ async def test_the_tour_visits_a_server_of_the_users() -> None:
     figures = as_json(tour)["figures"]
     assert figures["messages_per_second"]["penstock"] > 0
     assert figures["p50_seconds"]["plain"] > 0
+    assert figures["connect_seconds"]["penstock"] > 0
     assert figures["server_cpu"]["plain"] is None
     assert "not measured" in shown(tour)
 
@@ -68,7 +71,7 @@ async def test_the_tour_ends_in_time_with_what_it_has(monkeypatch: pytest.Monkey
         await tour.run(lambda *_: None)
     assert len(tour.findings["websockets"].one_way) == len(tour.findings["penstock"].one_way) == 2
     assert tour.findings["penstock"].answering is None
-    assert shown(tour).count("not measured") == 6
+    assert shown(tour).count("not measured") == 8
 
 
 async def test_a_server_that_never_answers_is_a_failure_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,6 +97,14 @@ def test_a_ratio_is_of_penstock_to_the_plain_way() -> None:
     assert ratio(0, 5) == ""
     assert ratio(None, 5) == ""
     assert ratio(5, None) == ""
+
+
+def test_the_pool_saves_the_time_of_opening() -> None:
+    tour = Tour(None, 64)
+    tour.findings["websockets"].connects = [Run(p50=400e-6)]
+    assert saving(tour) is None
+    tour.findings["penstock"].connects = [Run(p50=2e-6)]
+    assert saving(tour) == "Borrowing a connection from the pool takes 99.50 % less time than opening a new one."
 
 
 def test_the_table_shows_the_medians() -> None:

@@ -7,10 +7,11 @@ import sys
 
 import pytest
 
-from penstock.traffic import jobs
+from penstock.traffic import jobs, pools
 from penstock.traffic.jobs import WORK, LossError, allow_descriptors, make_messages
 from penstock.traffic.libraries import BROADCASTERS, LIBRARIES
 from penstock.traffic.measure import Job, Run
+from penstock.traffic.pools import CONNECTORS, POOLS
 from penstock.traffic.processes import run_job
 from penstock.traffic.server import SERVERS
 
@@ -97,6 +98,37 @@ async def test_held_connections_are_counted_by_their_memory() -> None:
         result = await run_job(job, None)  # in a process whose memory is its own
     assert result.messages == 500
     assert 2_000 < result.bytes_each < 200_000
+
+
+@pytest.mark.parametrize("library", CONNECTORS)
+@pytest.mark.parametrize("kind", ["picows", "picows-tls"])
+async def test_connections_are_had_over_and_over(library: str, kind: str) -> None:
+    scheme = "wss" if kind.endswith("-tls") else "ws"
+    async with SERVERS[kind]() as port:
+        url = f"{scheme}://127.0.0.1:{port}/echo"
+        result, told = await run(Job(work="connect", library=library, url=url, messages=25))
+    assert result.messages == 25
+    assert 0 < result.p50 <= result.p99
+    assert result.cpu_each > 0
+    assert told[-1] == 25
+
+
+@pytest.mark.parametrize("library", POOLS)
+async def test_every_pool_lends_over_and_over(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "CROWD", 100)
+    result, told = await run(Job(work="acquire", library=library, messages=200, connections=2))
+    assert result.messages == 200
+    assert result.cpu_each > 0
+    assert told[-1] == 200
+
+
+@pytest.mark.parametrize("library", ["psycopg_pool", "asyncpg", "collections.deque", "penstock"])
+async def test_every_pool_lends_to_more_than_it_has_connections_for(library: str) -> None:
+    job = Job(work="contend", library=library, messages=4000, connections=2, callers=20)
+    result, told = await run(job)
+    assert result.messages == 4000
+    assert result.cpu_each > 0
+    assert told[-1] == 4000
 
 
 async def test_importing_is_timed() -> None:

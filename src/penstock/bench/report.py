@@ -18,7 +18,7 @@ from penstock.bench.scenarios import Figure, Target
 SCHEMA = 1
 """Of the JSON; a change that breaks its readers takes a new number."""
 
-_PACKAGES = ("penstock", "picows", "websockets", "uvloop")
+_PACKAGES = ("penstock", "picows", "websockets", "uvloop", "asyncpg", "psycopg_pool")
 
 
 def machine() -> dict[str, Any]:
@@ -59,6 +59,7 @@ def _scenario(outcome: Outcome) -> dict[str, Any]:
         "name": outcome.scenario.name,
         "title": outcome.scenario.title,
         "rounds": outcome.rounds,
+        "missing": sorted(outcome.missing),
         "runs": {library: [run.as_json() for run in runs] for library, runs in outcome.runs.items()},
         "medians": {library: run.as_json() for library, run in medians.items()},
         "targets": [_target(target, outcome) for target in outcome.scenario.targets if reached(target, outcome)],
@@ -69,6 +70,7 @@ def _target(target: Target, outcome: Outcome) -> dict[str, Any]:
     value = target.value(outcome.medians)
     return {
         "figure": target.figure.name,
+        "of": target.of,
         "against": target.against,
         "value": value,
         "bound": target.bound,
@@ -78,7 +80,7 @@ def _target(target: Target, outcome: Outcome) -> dict[str, Any]:
 
 def reached(target: Target, outcome: Outcome) -> bool:
     """Whether the runs that it compares have been made."""
-    return {"penstock", target.against or "penstock"} <= outcome.medians.keys()
+    return {target.of, target.against or target.of} <= outcome.medians.keys()
 
 
 def table(outcome: Outcome) -> Table:
@@ -102,20 +104,29 @@ def table(outcome: Outcome) -> Table:
 
 def verdicts(outcome: Outcome) -> list[str]:
     """Each target and what was reached, a line each."""
-    lines = []
+    lines = [f"{package} is not installed: what needs it was left out" for package in sorted(outcome.missing)]
     for target in outcome.scenario.targets:
+        name = target.figure.name if target.of == "penstock" else f"{target.figure.name} of {target.of}"
         if not reached(target, outcome):
-            lines.append(f"{target.figure.name}: not measured")
+            lines.append(f"{name}: not measured")
             continue
         value = target.value(outcome.medians)
-        sign = ">=" if target.figure.better == "more" else "<="
-        unit = f" {target.figure.unit}" if target.difference or target.against is None else "x"
-        against = "" if target.against is None else f" {'over' if target.difference else 'of'} {target.against}"
+        sign = ">=" if target.saving or target.figure.better == "more" else "<="
+        unit, against = _terms(target)
         verdict = "met" if target.met(value) else "missed"
-        lines.append(
-            f"{target.figure.name}: {value:.2f}{unit}{against} (target {sign} {target.bound:g}{unit}: {verdict})"
-        )
+        lines.append(f"{name}: {value:.2f}{unit}{against} (target {sign} {target.bound:g}{unit}: {verdict})")
     return lines
+
+
+def _terms(target: Target) -> tuple[str, str]:
+    """The unit of a target's value, and what it is compared with."""
+    if target.against is None:
+        return f" {target.figure.unit}", ""
+    if target.saving:
+        return " % less", f" than {target.against}"
+    if target.difference:
+        return f" {target.figure.unit}", f" over {target.against}"
+    return "x", f" of {target.against}"
 
 
 def number(value: float) -> str:

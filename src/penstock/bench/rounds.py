@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 from penstock.bench.scenarios import Scenario
 from penstock.traffic.loop import cores
@@ -19,6 +21,8 @@ class Outcome:
 
     scenario: Scenario
     runs: dict[str, list[Run]] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
+    """Packages that are not installed; what needs them was left out."""
 
     @property
     def rounds(self) -> int:
@@ -53,7 +57,11 @@ async def run_all(outcomes: Sequence[Outcome], rounds: int, report: Report) -> N
 async def run_rounds(outcome: Outcome, rounds: int, report: Report) -> None:
     """Make ``rounds`` rounds of one scenario."""
     scenario = outcome.scenario
-    libraries = list(scenario.messages)
+    packages = {library: re.split(r"\W", library, maxsplit=1)[0] for library in scenario.messages}
+    outcome.missing = {package for package in (*scenario.needs, *packages.values()) if find_spec(package) is None}
+    if not outcome.missing.isdisjoint(scenario.needs):
+        return
+    libraries = [library for library, package in packages.items() if package not in outcome.missing]
     outcome.runs = {library: [] for library in libraries}
     client_core, server_core = cores()
     total, done = rounds * len(libraries), 0

@@ -26,6 +26,7 @@ P50 = Figure("p50", "us", lambda run: run.p50, 1e6, "less")
 P99 = Figure("p99", "us", lambda run: run.p99, 1e6, "less")
 MEMORY = Figure("memory", "KiB/connection", lambda run: run.bytes_each, 1 / 1024, "less")
 CORE = Figure("idle core", "% of a core", lambda run: run.client_cpu, 100, "less")
+CPU = Figure("CPU", "us each", lambda run: run.cpu_each, 1e6, "less")
 START = Figure("time", "ms", lambda run: run.p50, 1e3, "less")
 
 
@@ -34,25 +35,31 @@ class Target:
     """What ``penstock`` has to reach in one figure.
 
     ``bound`` limits the ratio penstock / peer (at least, where more is better; at most, where less is); with
-    ``difference`` it limits penstock - peer in the figure's unit, and without a peer the figure itself.
+    ``difference`` it limits penstock - peer in the figure's unit, and without a peer the figure itself; with ``saving``
+    it is how many per cent less than the peer's the figure has to be.
     """
 
     figure: Figure
     against: str | None
     bound: float
     difference: bool = False
+    saving: bool = False
+    of: str = "penstock"
+    """Whose figure it is, where penstock is measured in several ways."""
 
     def value(self, runs: dict[str, Run]) -> float:
         """What was reached."""
-        mine = self.figure.of(runs["penstock"])
+        mine = self.figure.of(runs[self.of])
         if self.against is None:
             return mine * self.figure.scale
         other = self.figure.of(runs[self.against])
+        if self.saving:
+            return (1 - mine / other) * 100
         return (mine - other) * self.figure.scale if self.difference else mine / other
 
     def met(self, value: float) -> bool:
         """Whether that is enough."""
-        return value >= self.bound if self.figure.better == "more" else value <= self.bound
+        return value >= self.bound if self.saving or self.figure.better == "more" else value <= self.bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +75,12 @@ class Scenario:
     messages: dict[str, int]
     """For each library, penstock among them, how many."""
     connections: int = 1
+    callers: int = 1
     burst: int = 1
     figures: tuple[Figure, ...]
     targets: tuple[Target, ...]
+    needs: tuple[str, ...] = ()
+    """Packages, beside the libraries themselves, without which nothing of it can be measured."""
 
     def job(self, library: str, url: str) -> Job:
         """What a client of ``library`` has to do."""
@@ -80,6 +90,7 @@ class Scenario:
             url=url + self.path,
             messages=self.messages[library],
             connections=self.connections,
+            callers=self.callers,
             burst=self.burst,
         )
 
@@ -154,6 +165,60 @@ SCENARIOS = {
             connections=10_000,
             figures=(MEMORY, CORE),
             targets=(Target(MEMORY, "websockets", 1.3), Target(CORE, None, 10)),
+        ),
+        Scenario(
+            name="pool-connect",
+            title="a connection of a warm pool, borrowed and returned, and a new one, opened and closed",
+            server="picows",
+            path="/echo",
+            work="connect",
+            messages={"websockets": 1000, "penstock": 100_000},
+            figures=(P50, P99, CPU),
+            targets=(Target(P50, "websockets", 99.5, saving=True),),
+        ),
+        Scenario(
+            name="pool-connect-tls",
+            title="the same over TLS",
+            server="picows-tls",
+            path="/echo",
+            work="connect",
+            messages={"websockets": 500, "penstock": 100_000},
+            figures=(CPU, P50),
+            targets=(Target(CPU, "websockets", 99.9, saving=True),),
+            needs=("trustme",),
+        ),
+        Scenario(
+            name="pool-acquire",
+            title="a connection borrowed and returned, nobody else about; pools of drivers lend stand-ins, no database",
+            server=None,
+            work="acquire",
+            messages={"psycopg_pool": 50_000, "asyncpg": 20_000, "collections.deque": 1_000_000, "penstock": 400_000},
+            connections=10,
+            figures=(CPU,),
+            targets=(Target(CPU, None, 1.0),),
+        ),
+        Scenario(
+            name="pool-contended",
+            title="the same, 100 tasks on 10 connections, less the sleep(0) in each turn",
+            server=None,
+            work="contend",
+            messages={"psycopg_pool": 20_000, "asyncpg": 10_000, "collections.deque": 200_000, "penstock": 100_000},
+            connections=10,
+            callers=100,
+            figures=(CPU,),
+            targets=(Target(CPU, None, 4.5),),
+        ),
+        Scenario(
+            name="pool-crowded",
+            title="a connection borrowed and returned, in a pool with many others",
+            server=None,
+            work="acquire",
+            messages={"penstock": 400_000, "penstock, 10,000 idle": 400_000, "penstock, 1000 URLs": 400_000},
+            figures=(CPU,),
+            targets=(
+                Target(CPU, "penstock", 1.1, of="penstock, 10,000 idle"),
+                Target(CPU, "penstock", 1.1, of="penstock, 1000 URLs"),
+            ),
         ),
         Scenario(
             name="import",

@@ -34,7 +34,7 @@ def command(names: tuple[str, ...], rounds: int, as_json_: bool, list_: bool) ->
         return
     outcomes = [Outcome(SCENARIOS[name]) for name in names or SCENARIOS]
     code = run_reporting(lambda report: run_all(outcomes, rounds, report))
-    measured = [outcome for outcome in outcomes if outcome.medians]
+    measured = [outcome for outcome in outcomes if outcome.medians or outcome.missing]
     if as_json_:
         click.echo(json.dumps(as_json(measured, interrupted=code == INTERRUPTED), indent=2))
     else:

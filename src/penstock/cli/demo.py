@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from penstock.cli.run import run_reporting
-from penstock.demo.table import as_json, table
+from penstock.demo.table import as_json, saving, table
 from penstock.demo.tour import Tour
 from penstock.transport.base import InvalidURI, parse_uri
 
@@ -47,6 +47,8 @@ def command(url: str | None, size: int, as_json_: bool) -> None:
         click.echo(json.dumps(as_json(tour), indent=2))
     elif any(findings.one_way for findings in tour.findings.values()):
         console.print(table(tour))
+        if (sentence := saving(tour)) is not None:
+            console.print(sentence, highlight=False)
         if code == 0:
             console.print("\nMore, against more peers: [bold]penstock bench[/bold]")
     sys.exit(code)

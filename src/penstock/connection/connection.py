@@ -48,8 +48,8 @@ class Connection:
         self._transport = transport
         self.outbox = Outbox(transport, batch, gather=optimize)
         """What gathers outgoing messages; penstock's own."""
-        self.arrived = transport.arrived
-        """Frames that have arrived, and wait to be received; only their number is meant for you."""
+        self.reader = transport.reader
+        """What has arrived, and whether somebody receives; penstock's own."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.state.name} {self.id}>"
@@ -142,7 +142,7 @@ class Connection:
     @property
     def unread(self) -> int:
         """Frames that have arrived, and wait to be received."""
-        return len(self.arrived)
+        return len(self.reader.items)
 
     def discard_unread(self) -> int:
         """Drop the whole messages that have arrived, and tell of how many frames.
@@ -166,11 +166,6 @@ class Connection:
     def silence(self) -> float | None:
         """Seconds since the peer was heard; None where the platform does not tell."""
         return silence(self._transport.transport)
-
-    @property
-    def receiving(self) -> bool:
-        """Whether somebody is in the middle of receiving."""
-        return self._transport.receiving
 
     def fail(self, code: int, reason: str) -> None:
         """Close for a reason, and be gone within ``close_timeout``, whether the peer answers or not."""

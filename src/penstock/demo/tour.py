@@ -19,6 +19,7 @@ ONE_WAY_SECONDS = 1.5
 """What one run of sending should take; how many messages that needs is tried out first."""
 TRIAL_MESSAGES = 20_000
 ROUND_TRIPS = 4_000
+CONNECTS = 200
 COUNTED_MESSAGES = 5_000
 
 Report = Callable[[str, float], object]
@@ -31,6 +32,7 @@ class Findings:
 
     one_way: list[Run] = field(default_factory=list)
     round_trip: list[Run] = field(default_factory=list)
+    connects: list[Run] = field(default_factory=list)
     syscalls: float | None = None
     """The client's system calls for each message sent."""
 
@@ -43,6 +45,11 @@ class Findings:
     def answering(self) -> Run | None:
         """The median of the round trips."""
         return median_run(self.round_trip) if self.round_trip else None
+
+    @property
+    def connecting(self) -> Run | None:
+        """The median of having a connection and being done with it."""
+        return median_run(self.connects) if self.connects else None
 
 
 @dataclass(slots=True)
@@ -92,6 +99,7 @@ class Tour:
         base = Job(work="", library="", url=url, size_bytes=self.size_bytes, embedded=embedded)
         sink = replace(base, work="one-way", url=url + "/sink" if embedded else url)
         echo = replace(base, work="round-trip", url=url + "/echo" if embedded else url, messages=ROUND_TRIPS)
+        connects = replace(echo, work="connect", messages=CONNECTS)
         forth, back = (PLAIN, PENSTOCK), (PENSTOCK, PLAIN)
         return [
             *(Step(replace(sink, library=library), "sending", send) for library in forth + back),
@@ -99,6 +107,7 @@ class Tour:
                 Step(replace(echo, library=library), "asking and waiting for the answer", ask)
                 for library in forth + back
             ),
+            *(Step(replace(connects, library=library), "connecting", connect) for library in forth + back),
             *(Step(replace(sink, library=library), "counting system calls", count) for library in forth),
         ]
 
@@ -122,6 +131,11 @@ async def send(job: Job, findings: Findings, core: int | None, tell: Tell) -> No
 async def ask(job: Job, findings: Findings, core: int | None, tell: Tell) -> None:
     """Make round trips, one after the other."""
     findings.round_trip.append(await run_job(job, core, tell))
+
+
+async def connect(job: Job, findings: Findings, core: int | None, tell: Tell) -> None:
+    """Have a connection and be done with it, over and over: a new one, or with penstock one of its pool."""
+    findings.connects.append(await run_job(job, core, tell))
 
 
 async def count(job: Job, findings: Findings, core: int | None, tell: Tell) -> None:  # noqa: ARG001 - a step like others

@@ -49,7 +49,7 @@ class Care:
             for member in slots.members:
                 if member.check_at <= now + self._interval:
                     self._check(member, now)
-                if member.idle and member.connection.arrived:
+                if member.idle and member.connection.unread:
                     self._actions.drop_unread(member.connection)
                 if member.lent_from is not None:
                     self._warn(member, now)

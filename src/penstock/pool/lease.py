@@ -133,7 +133,7 @@ class PooledConnection:
 
     @property
     def last_used(self) -> float:
-        """When it was lent or returned last, on the event loop's clock, in seconds."""
+        """When it was lent last, on the event loop's clock, in seconds."""
         return self._member.used_at
 
     @property

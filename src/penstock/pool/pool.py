@@ -136,7 +136,7 @@ class ConnectionPool:
         if member is None:
             self._none_is_idle()
             return None
-        if member.connection.arrived and not self._clear(member.connection):
+        if member.connection.reader.items and not self._clear(member.connection):
             self.give_back(member, "dirty")
             return self.take(key)
         self._counts.immediate += 1
@@ -152,7 +152,7 @@ class ConnectionPool:
         if member is None:
             self._none_is_idle()
             return None
-        if member.share == weight and member.connection.arrived and not self._clear(member.connection):
+        if member.share == weight and member.connection.unread and not self._clear(member.connection):
             self.give_back_share(member, weight, "dirty")
             return self.take_share(key, weight)
         self._counts.immediate += 1
@@ -169,7 +169,7 @@ class ConnectionPool:
     def _clear(self, connection: Connection) -> bool:
         """Drop what came while nobody had borrowed a connection; False if the rest of a message is still to come."""
         self._actions.drop_unread(connection)
-        return not connection.arrived
+        return not connection.unread
 
     async def wait(self, key: Key, timeout: float | None, weight: int = 0) -> Member[Connection]:
         """Queue up for a connection. Raises as `get_connection`, and cancelling is safe likewise."""
@@ -223,21 +223,21 @@ class ConnectionPool:
 
     def give_back(self, member: Member[Connection], reason: str | None) -> None:
         """A borrower returns a connection; ``reason`` tells why it is not to be lent again, if so."""
-        now = self._now()
         if not member.uses & 15:
-            self._counts.use.record(now - member.used_at)
+            self._counts.use.record(self._now() - member.used_at)
         if reason is None:
-            connection = member.connection
-            if connection.arrived or connection.receiving or self._on_release is not None:
-                if self._on_release is not None and member.retired is None:
-                    self._actions.spawn(self._tidy_up(member, self._on_release))
-                    return
-                reason = self._dirt(connection)
+            reader = member.connection.reader
+            if self._on_release is not None and member.retired is None:
+                self._actions.spawn(self._tidy_up(member, self._on_release))
+                return
+            if reader.items or reader.busy:
+                reason = self._dirt(member.connection)
+            elif self._state.park(member):
+                return
         elif reason == REPLACED:
             self._counts.replaced += 1
-        state = self._state
-        state.give_back(member, now, broken=reason)
-        if state.todo:
+        self._state.give_back(member, self._now(), broken=reason)
+        if self._state.todo:
             self._actions.act()
 
     def give_back_share(self, member: Member[Connection], weight: int, reason: str | None) -> None:
@@ -264,11 +264,11 @@ class ConnectionPool:
 
     def _dirt(self, connection: Connection) -> str | None:
         """Why a connection that was returned as it is cannot be lent again, if so."""
-        if connection.receiving:
+        if connection.reader.busy:
             return "dirty"
-        if connection.arrived and self.config.on_dirty == "drain":
+        if connection.unread and self.config.on_dirty == "drain":
             self._actions.drop_unread(connection)
-        return "dirty" if connection.arrived else None
+        return "dirty" if connection.unread else None
 
     def collected(self, member: Member[Connection], weight: int) -> None:
         """A loan was collected as garbage, in whatever thread: its connection is closed, and the slot free again."""

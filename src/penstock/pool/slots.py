@@ -29,6 +29,7 @@ class Member(Generic[C]):
         "opened_at",
         "replaced",
         "retired",
+        "seen",
         "share",
         "slots",
         "used_at",
@@ -44,11 +45,13 @@ class Member(Generic[C]):
         self.check_at = inf
         """When it is to be asked whether it still answers."""
         self.used_at = opened_at
-        """When it was lent or returned last."""
+        """When it was lent last, or seen to have been returned."""
         self.idle = False
         """Nobody has it."""
         self.uses = 0
         """Times that it was lent."""
+        self.seen = 0
+        """What `uses` was at the last look for connections that nobody uses."""
         self.share = 0
         """Weight of those who share it now."""
         self.retired: str | None = None

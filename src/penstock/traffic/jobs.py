@@ -13,12 +13,15 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
 from penstock.traffic.libraries import BROADCASTERS, LIBRARIES, Client
 from penstock.traffic.measure import Job, Run, quantile
+from penstock.traffic.pools import CONNECTORS, POOLS, trusting
 
 ASK = "count"
 """What a client sends to the embedded server's ``/sink`` to be told how much has arrived since it last asked."""
@@ -30,6 +33,8 @@ BEGIN, END = -0x7E57, -0x7E58
 """File descriptors that are none: closing them marks, for who counts system calls, where the job begins and ends."""
 
 Tell = Callable[[int], None]
+Turns = Callable[[int], Awaitable[Any]]
+"""Does something so many times."""
 
 
 class LossError(Exception):
@@ -156,6 +161,80 @@ async def round_trip(job: Job, tell: Tell) -> Run:
     return Run(messages=len(times), p50=quantile(times, 0.5), p99=quantile(times, 0.99), **timing)
 
 
+async def connect(job: Job, tell: Tell) -> Run:
+    """Have a connection and be done with it, over and over: a new one each time, or one of a pool."""
+    times: list[float] = []
+    now = time.perf_counter
+    options = {"ssl": await trusting(job.url)} if job.embedded and job.url.startswith("wss:") else {}
+    async with CONNECTORS[job.library](job.url, **options) as use:
+        await use()
+        wall, cpu, thread = now(), time.process_time(), time.thread_time()
+        step = max(1, job.messages // STEPS)
+        for start in range(0, job.messages, step):
+            for _ in range(min(step, job.messages - start)):
+                before = now()
+                await use()
+                times.append(now() - before)
+            tell(len(times))
+        wall, cpu, thread = now() - wall, time.process_time() - cpu, time.thread_time() - thread
+    times.sort()
+    p50, p99 = quantile(times, 0.5), quantile(times, 0.99)
+    uses = len(times)
+    return Run(messages=uses, seconds=wall, client_cpu=cpu / wall, cpu_each=thread / uses, p50=p50, p99=p99)
+
+
+async def acquire(job: Job, tell: Tell) -> Run:
+    """Borrow a connection and return it at once, over and over, with nobody else about."""
+    async with POOLS[job.library](job.connections) as borrow:
+
+        async def turns(count: int) -> None:
+            for _ in range(count):
+                async with borrow():
+                    pass
+
+        return await _in_blocks(job, tell, turns)
+
+
+async def contend(job: Job, tell: Tell) -> Run:
+    """Borrow connections in more tasks than there are; what letting the others run costs by itself is taken off."""
+    async with POOLS[job.library](job.connections) as borrow:
+
+        async def borrowing(count: int) -> None:
+            for _ in range(count):
+                async with borrow():
+                    await asyncio.sleep(0)
+
+        async def sleeping(count: int) -> None:
+            for _ in range(count):
+                await asyncio.sleep(0)
+
+        def everybody(turns: Turns, count: int) -> Awaitable[Any]:
+            return asyncio.gather(*(turns(count // job.callers) for _ in range(job.callers)))
+
+        return await _in_blocks(job, tell, partial(everybody, borrowing), partial(everybody, sleeping))
+
+
+async def _in_blocks(job: Job, tell: Tell, work: Turns, idle: Turns | None = None) -> Run:
+    """Time ``work`` a block of turns after the other, less what as many turns of ``idle`` take; the median counts."""
+    count = max(job.callers, job.messages // STEPS // job.callers * job.callers)
+    await work(count)
+    each: list[float] = []
+    wall, cpu = time.perf_counter(), time.process_time()
+    for number in range(STEPS):
+        spent = await _thread_seconds(work, count)
+        each.append((spent if idle is None else spent - await _thread_seconds(idle, count)) / count)
+        await asyncio.sleep(0)  # what the pool has to do besides is done between blocks
+        tell(job.messages * (number + 1) // STEPS)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return Run(messages=count * STEPS, seconds=wall, client_cpu=cpu / wall, cpu_each=median(each))
+
+
+async def _thread_seconds(work: Turns, count: int) -> float:
+    before = time.thread_time()
+    await work(count)
+    return time.thread_time() - before
+
+
 async def broadcast(job: Job, tell: Tell) -> Run:
     """Serve, and send messages to all connections; the clock runs until each connection has received them.
 
@@ -247,7 +326,10 @@ def resident_bytes() -> int:
 
 
 WORK: dict[str, Callable[[Job, Tell], Awaitable[Run]]] = {
+    "acquire": acquire,
     "broadcast": broadcast,
+    "connect": connect,
+    "contend": contend,
     "hold": hold,
     "import": import_,
     "one-way": one_way,

@@ -14,14 +14,16 @@ class Job:
     """What one client process does."""
 
     work: str
-    """``one-way``, ``round-trip``, ``broadcast``, ``hold``: a name of `penstock.traffic.jobs.WORK`."""
+    """``one-way``, ``round-trip``, ``acquire``: a name of `penstock.traffic.jobs.WORK`."""
     library: str
-    """Whose client does it: a name of `penstock.traffic.libraries.LIBRARIES`."""
+    """Whose client does it: a name of `penstock.traffic.libraries.LIBRARIES`, or of what else the work is done with."""
     url: str = ""
     messages: int = 0
     size_bytes: int = 64
     """Of each message's payload; messages differ in content."""
     connections: int = 1
+    callers: int = 1
+    """Tasks that borrow those connections at the same time."""
     burst: int = 1
     """Messages that are broadcast in one go."""
     seconds: float = 25
@@ -48,6 +50,8 @@ class Run:
     """Seconds: half of the round trips were faster."""
     p99: float = 0.0
     """Seconds: 99 of 100 round trips were faster."""
+    cpu_each: float = 0.0
+    """Processor time of the thread, in seconds, that one use of a connection took."""
     bytes_each: float = 0.0
     """Resident memory that one connection took."""
 

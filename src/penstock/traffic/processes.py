@@ -74,7 +74,7 @@ async def server(kind: str, core: int | None) -> AsyncIterator[str]:
                 process.kill()
             job = Job(work="serving", library=kind)
             raise JobFailed(job, f"the embedded server did not start:\n{await _errors(process)}")
-        yield f"ws://127.0.0.1:{port}"
+        yield f"{'wss' if kind.endswith('-tls') else 'ws'}://127.0.0.1:{port}"
 
 
 async def run_job(job: Job, core: int | None, on_progress: Callable[[float], object] = lambda _: None) -> Run:

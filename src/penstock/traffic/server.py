@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -70,13 +71,13 @@ class Sink(_Listener):
 
 
 @asynccontextmanager
-async def serve_picows() -> AsyncIterator[int]:
+async def serve_picows(tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """Serve on the core of ``picows``."""
 
     def accept(request: picows.WSUpgradeRequest) -> Any:
         return Echo() if request.path == b"/echo" else Sink()
 
-    server = await picows.ws_create_server(accept, "127.0.0.1", 0, enable_auto_pong=True)
+    server = await picows.ws_create_server(accept, "127.0.0.1", 0, ssl=tls, enable_auto_pong=True)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -104,9 +105,19 @@ async def serve_websockets() -> AsyncIterator[int]:
         yield next(iter(server.sockets)).getsockname()[1]
 
 
+def make_tls() -> ssl.SSLContext:
+    """A context with a certificate for loopback, made now."""
+    import trustme  # noqa: PLC0415 - it comes with the extra of benchmarks
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
 SERVERS: dict[str, Callable[[], Any]] = {
     "audience": serve_audience,
     "picows": serve_picows,
+    "picows-tls": lambda: serve_picows(make_tls()),
     "websockets": serve_websockets,
 }
 

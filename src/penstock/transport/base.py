@@ -196,6 +196,18 @@ class Owner(Protocol):
         """The connection is gone."""
 
 
+class Reader(Protocol):
+    """What waits to be received, at a glance."""
+
+    @property
+    def items(self) -> Sized:
+        """Frames that have arrived."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for a message, or has received one in part."""
+
+
 class Transport(Protocol):
     """An open connection. Everything but `write` and what it needs is the interface of ``websockets``.
 
@@ -249,12 +261,8 @@ class Transport(Protocol):
         """Wait until the write buffer is empty, or the connection gone."""
 
     @property
-    def arrived(self) -> Sized:
-        """Frames that have arrived, and wait to be received; the same object as long as the connection lives."""
-
-    @property
-    def receiving(self) -> bool:
-        """Whether somebody waits for a message, or has received one in part."""
+    def reader(self) -> Reader:
+        """What has arrived; the same object as long as the connection lives."""
 
     def discard_unread(self) -> int:
         """Drop the whole messages that have arrived, and tell of how many frames.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sized
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from websockets.exceptions import TooManyFragments
@@ -31,12 +31,8 @@ class Receiver(ABC):
         """Wait until the connection is closed, and raise why."""
 
     @property
-    def arrived(self) -> Sized:
-        return self.inbox.items
-
-    @property
-    def receiving(self) -> bool:
-        return self.inbox.busy
+    def reader(self) -> Inbox:
+        return self.inbox
 
     def discard_unread(self) -> int:
         return 0 if self.inbox.busy else self.inbox.discard_whole()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sized
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
 from websockets.asyncio import client, server
 from websockets.asyncio.connection import Connection as WebsocketsConnection
+from websockets.asyncio.messages import Assembler
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Side
 
@@ -36,6 +37,18 @@ from penstock.transport.endpoint import Unowned
 from penstock.transport.keepalive import Keepalive
 
 __all__ = ["WebsocketsConnection", "WebsocketsTransport", "adopt", "connect", "listen"]
+
+
+class WebsocketsReader:
+    """See `penstock.transport.base.Reader`."""
+
+    def __init__(self, assembler: Assembler) -> None:
+        self._assembler = assembler
+        self.items = assembler.frames.queue
+
+    @property
+    def busy(self) -> bool:
+        return self._assembler.get_in_progress
 
 
 class WebsocketsTransport:
@@ -186,12 +199,8 @@ class WebsocketsTransport:
         return self.ws.transport
 
     @property
-    def arrived(self) -> Sized:
-        return self.ws.recv_messages.frames.queue
-
-    @property
-    def receiving(self) -> bool:
-        return self.ws.recv_messages.get_in_progress
+    def reader(self) -> WebsocketsReader:
+        return WebsocketsReader(self.ws.recv_messages)
 
     def discard_unread(self) -> int:
         assembler = self.ws.recv_messages
