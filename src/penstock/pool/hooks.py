@@ -42,7 +42,7 @@ async def call_hook(hook: Hook, member: Member[Connection]) -> None:
         ConnectionFailed: the hook gave the connection back: it is of no use.
     """
     lender = _HookLender(member)
-    async with PooledConnection(lender, member.key, url_of(member.key), None) as lease:
+    async with PooledConnection(lender, member.key, None) as lease:
         await hook(lease)
         reason = lender.returned
     if reason is not None:

@@ -10,6 +10,7 @@ from penstock.connection.connection import Connection
 from penstock.connection.messages import DataLike, Fragments
 from penstock.errors import LeaseReturned
 from penstock.pool.slots import Key, Member
+from penstock.pool.target import url_of
 from penstock.transport.base import ConnectionClosed, Data, State
 
 REPLACED = "replaced"
@@ -61,12 +62,12 @@ class PooledConnection:
     is lost then, and it goes on, once, on another connection.
     """
 
-    __slots__ = ("_connection", "_key", "_lender", "_member", "_timeout", "_untried", "url")
+    __slots__ = ("_connection", "_key", "_lender", "_member", "_timeout", "_untried")
 
-    def __init__(self, lender: Lender, key: Key, url: str, timeout: float | None) -> None:
-        self.url = url
-        """What was asked for."""
-        self._lender, self._key, self._timeout = lender, key, timeout
+    def __init__(self, lender: Lender, key: Key, timeout: float | None) -> None:
+        self._lender = lender
+        self._key = key
+        self._timeout = timeout
         self._connection: Connection = _NOT_LENT
         self._member: Member[Connection]
         self._untried: bool
@@ -115,9 +116,9 @@ class PooledConnection:
             self._lender.give_back(self._member, reason)
 
     def __del__(self) -> None:
-        connection = self._connection
-        if connection is not _RETURNED and connection is not _NOT_LENT:
-            self._connection = _RETURNED
+        if self._connection is _RETURNED:
+            return
+        if self._connection is not _NOT_LENT:
             self._lender.collected(self._member, self._weight)
 
     @property
@@ -125,6 +126,11 @@ class PooledConnection:
         return 0
 
     # What it is
+
+    @property
+    def url(self) -> str:
+        """What was asked for."""
+        return url_of(self._key)
 
     @property
     def created_at(self) -> float:
@@ -205,8 +211,8 @@ class SharedConnection(PooledConnection):
 
     __slots__ = ("_sharing", "weight")
 
-    def __init__(self, lender: ShareLender, key: Key, url: str, timeout: float | None, weight: int) -> None:
-        super().__init__(lender, key, url, timeout)
+    def __init__(self, lender: ShareLender, key: Key, timeout: float | None, weight: int) -> None:
+        super().__init__(lender, key, timeout)
         self._sharing = lender
         self.weight = weight
         """What it takes of `ConnectionPoolConfig.shared_capacity`."""

@@ -81,6 +81,7 @@ class ConnectionPool:
         self._traced = config.lease_warning is not None
         self._loop: asyncio.AbstractEventLoop
         self._now: Callable[[], float]
+        self._is_running: Callable[[], bool]
         self._thread: int | None = None
         self._deadlines: Deadlines[Connection]
         self._actions: Actions
@@ -91,8 +92,7 @@ class ConnectionPool:
     def get_connection(
         self,
         url: str,
-        *,
-        timeout: float | None = None,
+        timeout: float | None = None,  # by name, please: Python is slower to call what insists on it
         additional_headers: HeadersLike | None = None,
         subprotocols: Sequence[Subprotocol] | None = None,
         ssl: ssl.SSLContext | None = None,
@@ -117,20 +117,20 @@ class ConnectionPool:
             WrongLoop: called from another event loop or thread.
             ValueError: ``url`` is not ``ws://`` or ``wss://``, or ``weight`` is not one that a connection can carry.
         """
-        key: Key = url
-        if additional_headers is not None or subprotocols is not None or ssl is not None:
-            key = target_of(url, additional_headers, subprotocols, ssl)
+        if not (shared or additional_headers or subprotocols or ssl):
+            return PooledConnection(self, url, timeout)  # at once: nearly every loan begins here
+        key = target_of(url, additional_headers, subprotocols, ssl)
         if not shared:
-            return PooledConnection(self, key, url, timeout)
+            return PooledConnection(self, key, timeout)
         if not 1 <= weight <= self.config.shared_capacity:
             raise ValueError(
                 f"weight={weight!r}: must be at least 1 and at most shared_capacity={self.config.shared_capacity}"
             )
-        return SharedConnection(self, key, url, timeout, weight)
+        return SharedConnection(self, key, timeout, weight)
 
     def take(self, key: Key) -> Member[Connection] | None:
         """Lend an idle connection now; None if there is none. Raises as `get_connection`."""
-        if get_ident() != self._thread or not self._loop.is_running():
+        if get_ident() != self._thread or not self._is_running():
             self._start(key)
         member = self._state.take(key, self._now())
         if member is None:
@@ -139,14 +139,13 @@ class ConnectionPool:
         if member.connection.reader.items and not self._clear(member.connection):
             self.give_back(member, "dirty")
             return self.take(key)
-        self._counts.immediate += 1
         if self._traced:
             member.lent_from = caller_place()
         return member
 
     def take_share(self, key: Key, weight: int) -> Member[Connection] | None:
         """Lend a part of a connection now; None if there is none. Raises as `get_connection`."""
-        if get_ident() != self._thread or not self._loop.is_running():
+        if get_ident() != self._thread or not self._is_running():
             self._start(key)
         member = self._state.take_share(key, weight, self._now())
         if member is None:
@@ -155,7 +154,6 @@ class ConnectionPool:
         if member.share == weight and member.connection.unread and not self._clear(member.connection):
             self.give_back_share(member, weight, "dirty")
             return self.take_share(key, weight)
-        self._counts.immediate += 1
         if self._traced:
             member.lent_from = caller_place()
         return member
@@ -206,6 +204,7 @@ class ConnectionPool:
     def _give_up(self, caller: Caller[Connection]) -> None:
         future = caller.future
         if not future.cancelled() and future.exception() is None:  # handed over in the same moment
+            self._counts.refused += 1
             if caller.weight:
                 self.give_back_share(future.result(), caller.weight, None)
             else:
@@ -227,13 +226,12 @@ class ConnectionPool:
             self._counts.use.record(self._now() - member.used_at)
         if reason is None:
             reader = member.connection.reader
+            if self._on_release is None and not (reader.items or reader.busy) and self._state.park(member):
+                return
             if self._on_release is not None and member.retired is None:
                 self._actions.spawn(self._tidy_up(member, self._on_release))
                 return
-            if reader.items or reader.busy:
-                reason = self._dirt(member.connection)
-            elif self._state.park(member):
-                return
+            reason = self._dirt(member.connection)
         elif reason == REPLACED:
             self._counts.replaced += 1
         self._state.give_back(member, self._now(), broken=reason)
@@ -362,7 +360,8 @@ class ConnectionPool:
         if self._state.closing:
             raise PoolClosed
         loop = asyncio.get_running_loop()
-        self._loop, self._thread, self._now = loop, get_ident(), loop.time
+        self._loop, self._thread = loop, get_ident()
+        self._now, self._is_running = loop.time, loop.is_running
         self._deadlines = Deadlines(loop, self._expire)
         self._actions = Actions(
             self.config,

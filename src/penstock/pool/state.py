@@ -49,10 +49,21 @@ class PoolState(Generic[C]):
         self._spread = spread
         self._ticket = 0
         self._closing = 0
+        self._special = max_uses > 0
+        """A return may need more than to be parked, though nobody waits for the same key."""
+        self._finished_loans = 0
         self._shrunk = False
         """Some keys may have more connections than `max_connections`."""
         self._starved: set[Key] = set()
         """Keys that could have another connection if there were not so many of all."""
+
+    @property
+    def loans(self) -> int:
+        """Times that a connection was lent."""
+        return self._finished_loans + sum(member.uses for slots in self.keys.values() for member in slots.members)
+
+    def _mark_special(self) -> None:
+        self._special = bool(self.max_uses or self._starved or self._shrunk)
 
     # Lending
 
@@ -133,9 +144,7 @@ class PoolState(Generic[C]):
         This is nearly every return, and needs no clock: `trim` takes it as used when it looks next.
         """
         slots = member.slots
-        if slots.waiters or member.retired is not None or self._starved or self._shrunk or slots.spread:
-            return False
-        if self.max_uses and member.uses >= self.max_uses:
+        if slots.waiters or member.retired is not None or slots.spread or self._special:
             return False
         member.idle = True
         slots.idle.append(member)
@@ -241,6 +250,7 @@ class PoolState(Generic[C]):
                 spare -= 1
             slots.idle = keep
         self._shrunk = self._shrunk and any(map(self._oversized, self.keys.values()))
+        self._mark_special()
 
     def rotate(self, now: float, ahead: float) -> None:
         """Open, where there is room, what will replace connections whose lifetime ends within ``ahead`` seconds.
@@ -265,6 +275,7 @@ class PoolState(Generic[C]):
                 self._close(slots, slots.idle.pop(0), "resize")
             self._shrunk = self._shrunk or self._oversized(slots)
             self._grow(key, slots)
+        self._mark_special()
 
     def drain(self, key: Key) -> None:
         """Retire every connection that a key has now: idle ones at once, lent ones when they return."""
@@ -364,6 +375,7 @@ class PoolState(Generic[C]):
     def _close(self, slots: Slots[C], member: Member[C], reason: str) -> None:
         slots.members.remove(member)
         member.idle = False
+        self._finished_loans += member.uses
         slots.closing += 1
         self._closing += 1
         self.todo.append(Close(member, reason))
@@ -374,6 +386,7 @@ class PoolState(Generic[C]):
         while slots.opening < wanted and slots.total < self.max_connections and not self.closing:
             if self.total >= self.max_total:
                 self._starved.add(key)
+                self._special = True
                 self._evict()
                 return
             self._open(key, slots)

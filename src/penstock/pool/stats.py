@@ -13,8 +13,9 @@ class Counts:
     """A pool's counters: plain numbers, written by its own event loop alone."""
 
     def __init__(self) -> None:
-        self.immediate = self.waited = self.timeouts = self.cancelled = self.errors = 0
+        self.refused = self.waited = self.timeouts = self.cancelled = self.errors = 0
         self.opened = self.failed = self.dropped = self.replaced = self.leaked = 0
+        """`refused`: loans handed to callers who were cancelled in the same moment."""
         self.closed: dict[str, int] = {}
         self.wait = Histogram()
         self.use = Histogram()
@@ -31,7 +32,7 @@ class Counts:
             max_connections=state.max_connections,
             min_connections=state.min_connections,
             max_total=state.max_total,
-            immediate=self.immediate,
+            immediate=state.loans - self.waited - self.refused,
             waited=self.waited,
             timeouts=self.timeouts,
             cancelled=self.cancelled,
