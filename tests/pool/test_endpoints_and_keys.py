@@ -116,7 +116,7 @@ async def test_urls_that_nobody_uses_any_more_are_forgotten(monkeypatch: pytest.
             (await pool.get_connection(f"ws://host/{number}")).release()
         await until(lambda: pool.stats().size == 0)
         opener = pool._opener
-        await until(lambda: list(opener._breakers) == ["ws://host/down"])
+        await until(lambda: list(opener._breakers) == [("ws://host/down", "ws://host/down")])
         assert not opener._endpoints
         assert not pool._state.keys
         opener.prune(asyncio.get_running_loop().time() + 100)

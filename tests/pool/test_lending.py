@@ -9,9 +9,17 @@ from typing import Any
 
 import pytest
 
-from penstock import ConnectionFailed, ConnectionPool, ConnectionPoolConfig, PoolClosed, PoolExhausted, WrongLoop
+from penstock import (
+    ConnectionFailed,
+    ConnectionPool,
+    ConnectionPoolConfig,
+    PoolClosed,
+    PooledConnection,
+    PoolExhausted,
+    WrongLoop,
+)
 from penstock.errors import LeaseReturned
-from support.pools import URL, pooling, steps, until
+from support.pools import URL, Servers, pooling, steps, until
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -371,6 +379,20 @@ async def test_case_7_a_connect_that_fails_frees_the_slot_and_wakes_the_next() -
             (await second).release()
 
 
+def test_case_21_returning_when_the_event_loop_is_gone_does_nothing() -> None:
+    async def leave_open() -> PooledConnection:
+        servers = Servers()
+        pool = ConnectionPool(ConnectionPoolConfig(min_connections=0), connect=servers.connect)
+        conn = await pool.get_connection(URL)
+        servers.hang_up()
+        await conn.wait_closed()
+        return conn
+
+    conn = asyncio.run(leave_open())
+    conn.release()
+    assert not conn.is_connected
+
+
 def test_a_pool_that_was_never_used_can_be_closed() -> None:
     async def close() -> None:
         pool = ConnectionPool(ConnectionPoolConfig())
@@ -379,3 +401,35 @@ def test_a_pool_that_was_never_used_can_be_closed() -> None:
             await pool.get_connection(URL)
 
     asyncio.run(close())
+
+
+async def test_an_answer_that_comes_too_late_never_reaches_the_next_borrower() -> None:
+    async with pooling() as (pool, servers):
+
+        async def ask() -> None:
+            async with pool.get_connection(URL) as conn, asyncio.timeout(0.02):
+                await conn.send("one")
+                await conn.recv()
+
+        with pytest.raises(TimeoutError):
+            await ask()
+        async with pool.get_connection(URL) as conn:
+            assert len(servers.ends) == 2
+            await servers.ends[-1].send("answer to two")
+            assert await conn.recv() == "answer to two"
+        assert pool.stats().closed == {"error": 1}
+
+
+async def test_an_exception_in_a_block_that_did_not_use_the_connection_costs_none() -> None:
+    async with pooling() as (pool, servers):
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                async with pool.get_connection(URL):
+                    raise ZeroDivisionError
+        assert servers.attempts == 1
+
+
+async def test_nobody_may_wait_but_connections_are_opened() -> None:
+    async with pooling(max_connections=1, max_waiting=0) as (pool, _), pool.get_connection(URL):
+        with pytest.raises(PoolExhausted):
+            await pool.get_connection(URL)

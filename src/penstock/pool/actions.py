@@ -42,8 +42,10 @@ class Actions:
         self._on_connect, self._random = on_connect, random
 
     def act(self) -> None:
-        """Do what is to be done."""
+        """Do what is to be done; nothing once the event loop is closed, and every connection with it."""
         todo, self._state.todo = self._state.todo, []
+        if self._loop.is_closed():
+            return
         for action in todo:
             match action:
                 case Open(key):
@@ -66,6 +68,7 @@ class Actions:
             endpoint, connection = await self._opener.open(key, partial(self._prepare, key))
         except asyncio.CancelledError:
             state.failed(key, PoolClosed())
+            self.act()
             raise
         except Exception as exc:  # noqa: BLE001 - the top of a task: whoever waits is told
             self._counts.failed += 1

@@ -28,6 +28,8 @@ class Breaker:
     def __init__(self, random: Callable[[], float]) -> None:
         self.cause: Exception | None = None
         """Why the last attempt failed."""
+        self.denials = 0
+        """Times that the server has refused for good."""
         self._random = random
         self._failures = 0
         self._rest = FIRST_REST
@@ -90,6 +92,8 @@ class Breaker:
         self.cause = cause
         self._last_trouble = now
         self._probing = False
+        if rest is None and self._broken and now < self._not_before:
+            return  # it began before the rest, and says nothing new
         self._failures += 1
         # An attempt that was under way when the server asked for rest may fail later, and must not cut that short.
         asked_until = self._not_before if self._asked else 0.0
@@ -111,6 +115,7 @@ class Breaker:
         self._not_before = 0.0
         self._asked = self._probing = False
         self._denied = True
+        self.denials += 1
 
     def rejected(self, now: float, *, policy: bool) -> None:
         """The peer closed an open connection in a way that asks to stay away: by its policy, or for a while.

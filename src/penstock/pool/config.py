@@ -46,7 +46,7 @@ class ConnectionPoolConfig:
     max_total: int = _FITTING
     """Connections for all URLs together; 100 by default, or `max_connections` if that is more."""
     max_waiting: int = 1024
-    """Callers that may wait for a connection; the next is refused at once."""
+    """Callers that may wait where no connection may be opened for them; the next is refused at once."""
     acquire_timeout: float = 10.0
     """Seconds that a caller waits for a connection."""
     connect_timeout: float = 10.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
 from types import TracebackType
 from typing import Any, NoReturn, Protocol, Self
 
@@ -34,6 +34,9 @@ class ShareLender(Lender, Protocol):
     def give_back_share(self, member: Member[Connection], weight: int, reason: str | None) -> None: ...
 
 
+Send = Callable[..., Coroutine[Any, Any, None]]
+
+
 class _NotLent:
     """In place of the connection before it was lent."""
 
@@ -56,7 +59,8 @@ class PooledConnection:
     """A loan: ``await`` it or ``async with`` it, and it is the connection until it is returned, an error after that.
 
     Give it back with `release`, or by leaving ``async with pool.get_connection(url)``; what is not fit to be lent again
-    is closed by the pool then. Attributes that are not listed here are the connection's own.
+    is closed by the pool then, and so is a connection that was used in a block that ends with an exception: an answer
+    may still be under way. Attributes that are not listed here are the connection's own.
 
     The first `send` on a connection that was lent before may find that the peer has just closed it: nothing of the loan
     is lost then, and it goes on, once, on another connection.
@@ -91,16 +95,15 @@ class PooledConnection:
                 member = await lender.wait(self._key, self._timeout)
             self._member = member
             self._connection = member.connection
-            self._untried = member.uses > 1
+            self._untried = True
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        connection = self._connection
-        if connection is not _RETURNED:
+        if self._connection is not _RETURNED:
             self._connection = _RETURNED
-            self._lender.give_back(self._member, None)
+            self._lender.give_back(self._member, None if exc_type is None or self._untried else "error")
 
     def release(self) -> None:
         """Return the connection. Calling it again does nothing."""
@@ -162,22 +165,22 @@ class PooledConnection:
     def send(self, message: DataLike | Fragments, *, text: bool | None = None) -> Coroutine[Any, Any, None]:
         """See `penstock.Connection.send`."""
         if self._untried:
-            return self._send_first(message, text)
+            return self._send_first(self._connection.send, message, text)
         return self._connection.send(message, text=text)
 
-    async def _send_first(self, message: DataLike | Fragments, text: bool | None) -> None:
+    async def _send_first(self, send: Send, message: DataLike | Fragments, text: bool | None) -> None:
         self._untried = False
         try:
-            await self._connection.send(message, text=text)
+            await send(message, text=text)
         except ConnectionClosed:
-            if not isinstance(message, str | bytes | bytearray | memoryview):
-                raise  # its fragments may be used up
+            if self._member.uses <= 1 or not isinstance(message, str | bytes | bytearray | memoryview):
+                raise  # it was new, or the fragments may be used up
             self._connection = _RETURNED
             self._lender.give_back(self._member, REPLACED)
             member = self._lender.take(self._key) or await self._lender.wait(self._key, self._timeout)
             self._member = member
             self._connection = member.connection
-            await self._connection.send(message, text=text)
+            await member.connection.send(message, text=text)
 
     def send_many(self, messages: Iterable[DataLike]) -> Coroutine[Any, Any, None]:
         """See `penstock.Connection.send_many`."""
@@ -193,6 +196,11 @@ class PooledConnection:
         """See `penstock.Connection.recv_many`."""
         self._untried = False
         return self._connection.recv_many(max)
+
+    def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]:
+        """See `penstock.Connection.recv_streaming`."""
+        self._untried = False
+        return self._connection.recv_streaming(decode)
 
     def ping(self, data: DataLike | None = None) -> Coroutine[Any, Any, Awaitable[float]]:
         """See `penstock.Connection.ping`."""

@@ -51,10 +51,10 @@ class Opener:
         self.seconds = Histogram()
         """That opening took, where it succeeded."""
         self._config, self._connect, self._weights, self._random = config, connect, weights, random
-        self._breakers: dict[str, Breaker] = {}
-        """By URL, of all endpoints that are used or in trouble."""
+        self._breakers: dict[tuple[Key, str], Breaker] = {}
+        """Of all endpoints that are used or in trouble: what one identity is refused does not stop another."""
         self._endpoints: dict[Key, list[Endpoint]] = {}
-        self._unused: set[str] = set()
+        self._unused: set[tuple[Key, str]] = set()
         self._hosts: dict[tuple[str, int], Host] = {}
 
     def is_spread(self, key: Key) -> bool:
@@ -67,24 +67,23 @@ class Opener:
         if found is None:
             url = url_of(key)
             found = self._endpoints[key] = [
-                Endpoint(one, weight, self._breakers.setdefault(one, Breaker(self._random)))
+                Endpoint(one, weight, self._breakers.setdefault((key, one), Breaker(self._random)))
                 for one, weight in self._weights.get(url, [(url, 1.0)])
             ]
         return found
 
     def forget(self, key: Key) -> None:
         """Nobody uses a key any more."""
-        self._unused.update(endpoint.url for endpoint in self._endpoints.pop(key, ()))
+        self._unused.update((key, endpoint.url) for endpoint in self._endpoints.pop(key, ()))
 
     def prune(self, now: float) -> None:
         """Forget servers that nobody uses any more, once their trouble is long past."""
         if self._unused:
-            used = {endpoint.url for several in self._endpoints.values() for endpoint in several}
-            self._unused -= used
-            for url in [url for url in self._unused if not self._breakers[url].remembers(now)]:
-                self._unused.remove(url)
-                del self._breakers[url]
-            hosts = {_place(url) for url in self._breakers}
+            self._unused = {place for place in self._unused if place[0] not in self._endpoints}
+            for place in [place for place in self._unused if not self._breakers[place].remembers(now)]:
+                self._unused.remove(place)
+                del self._breakers[place]
+            hosts = {_place(url) for _, url in self._breakers}
             self._hosts = {place: host for place, host in self._hosts.items() if place in hosts}
 
     def is_quiet(self, key: Key, now: float) -> bool:
@@ -104,10 +103,11 @@ class Opener:
         try:
             if breaker.is_open(loop.time()):
                 raise _refused(endpoint, loop.time())
+            denials = breaker.denials
             await asyncio.sleep(breaker.delay(loop.time()))
             host = self._host(endpoint.url)
             async with host.gate:
-                if breaker.refuses(loop.time()):  # others have failed meanwhile
+                if breaker.denials != denials or breaker.refuses(loop.time()):  # others have failed meanwhile
                     raise _refused(endpoint, loop.time())
                 try:
                     await asyncio.sleep(host.rate.reserve(loop.time()))

@@ -174,7 +174,7 @@ class ConnectionPool:
         seconds = self.config.acquire_timeout if timeout is None else timeout
         counts, state = self._counts, self._state
         check_url(url_of(key))
-        if seconds <= 0 or state.waiting >= self.config.max_waiting:
+        if seconds <= 0 or (state.waiting >= self.config.max_waiting and not state.may_grow(key)):
             counts.timeouts += 1
             raise PoolExhausted(0.0, state.total, state.waiting)
         now = self._now()

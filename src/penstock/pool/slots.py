@@ -121,3 +121,37 @@ class Slots(Generic[C]):
     @property
     def leased(self) -> int:
         return len(self.members) - len(self.idle)
+
+    def oversized(self, most: int) -> bool:
+        """Whether there are more connections than allowed, those left out that are being closed already."""
+        return len(self.members) + self.opening > most
+
+    @property
+    def first_ticket(self) -> int:
+        """Of the one who has waited for longest."""
+        return next(iter(self.waiters.values()))
+
+    def wanted_before(self, ticket: int, capacity: int) -> int:
+        """Connections for those who have waited since before a ticket."""
+        early = [waiter for waiter, number in self.waiters.items() if number < ticket]
+        weights = sum(waiter.weight for waiter in early)
+        return sum(not waiter.weight for waiter in early) + rounded_up(weights, capacity)
+
+    def roomiest(self, weight: int, capacity: int, now: float) -> Member[C] | None:
+        """The shared connection with most room, if there is one that has enough."""
+        open_to_more = [member for member in self.shared if member.retired is None and member.expires_at > now]
+        member = min(open_to_more, key=lambda member: member.share, default=None)
+        return None if member is None or member.share + weight > capacity else member
+
+    def pop_least_loaded(self) -> Member[C]:
+        """Take out the idle connection whose endpoint has fewest lent for its weight; of equals the one used last."""
+        last = len(self.idle) - 1
+        at = min(range(last, -1, -1), key=lambda at: self.idle[at].endpoint.leased / self.idle[at].endpoint.weight)
+        member = self.idle.pop(at)
+        member.endpoint.leased += 1
+        return member
+
+
+def rounded_up(weights: int, capacity: int) -> int:
+    """Connections that so much weight shares."""
+    return -(-weights // capacity)

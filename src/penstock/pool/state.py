@@ -1,4 +1,4 @@
-"""Who gets which connection, and what has to be opened or closed for it. Pure: time is an argument, nothing waits.
+"""Who gets which connection, and what has to be opened or closed for it. Pure.
 
 Every change leaves what must be done in `PoolState.todo`, in order; the shell does it after the change. At every step
 idle + leased + opening + closing connections of a key are at most ``max_connections``, and of all keys at most
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic
 
-from penstock.pool.slots import C, Close, Key, Member, Open, Slots, Waiter
+from penstock.pool.slots import C, Close, Key, Member, Open, Slots, Waiter, rounded_up
 
 
 class PoolState(Generic[C]):
@@ -47,23 +47,18 @@ class PoolState(Generic[C]):
         self.closing = False
         self.todo: list[Open | Close[C]] = []
         self._spread = spread
-        self._ticket = 0
-        self._closing = 0
+        self._ticket = self._closing = 0
+        self._any_spread = False
         self._special = max_uses > 0
-        """A return may need more than to be parked, though nobody waits for the same key."""
-        self._finished_loans = 0
+        """More may be due at a return than to park."""
+        self.finished_loans = 0  # of connections that are closed
         self._shrunk = False
         """Some keys may have more connections than `max_connections`."""
         self._starved: set[Key] = set()
         """Keys that could have another connection if there were not so many of all."""
 
-    @property
-    def loans(self) -> int:
-        """Times that a connection was lent."""
-        return self._finished_loans + sum(member.uses for slots in self.keys.values() for member in slots.members)
-
     def _mark_special(self) -> None:
-        self._special = bool(self.max_uses or self._starved or self._shrunk)
+        self._special = bool(self.max_uses or self._starved or self._shrunk or self._any_spread)
 
     # Lending
 
@@ -74,23 +69,23 @@ class PoolState(Generic[C]):
             return None
         idle = slots.idle
         while idle:
-            member = _pop_least_loaded(slots) if slots.spread else idle.pop()
+            member = slots.pop_least_loaded() if slots.spread else idle.pop()
             if member.expires_at > now:
                 member.idle = False
                 member.used_at = now
                 member.uses += 1
-                if slots.spread:
-                    member.endpoint.leased += 1
                 return member
+            if slots.spread:
+                member.endpoint.leased -= 1
             self._close(slots, member, "lifetime")
         return None
 
     def take_share(self, key: Key, weight: int, now: float) -> Member[C] | None:
         """Lend a part of a connection that others have a part of; of an idle one if there is none with room."""
         slots = self.keys.get(key)
-        if slots is None or slots.waiters:
+        if slots is None or slots.waiters:  # who came first is served first
             return None
-        member = self._roomiest(slots, weight, now)
+        member = slots.roomiest(weight, self.capacity, now)
         if member is None:
             if (member := self.take(key, now)) is None:
                 return None
@@ -101,12 +96,6 @@ class PoolState(Generic[C]):
         member.share += weight
         return member
 
-    def _roomiest(self, slots: Slots[C], weight: int, now: float) -> Member[C] | None:
-        """The shared connection with most room, if there is one that has enough."""
-        open_to_more = [member for member in slots.shared if member.retired is None and member.expires_at > now]
-        member = min(open_to_more, key=lambda member: member.share, default=None)
-        return None if member is None or member.share + weight > self.capacity else member
-
     def wait(self, key: Key, waiter: Waiter[C]) -> None:
         """Queue up, behind all who wait for the same key; a connection is opened if the pool may grow."""
         slots = self._slots_of(key)
@@ -115,18 +104,23 @@ class PoolState(Generic[C]):
         self._count_waiter(slots, waiter, 1)
         self._grow(key, slots)
 
+    def may_grow(self, key: Key) -> bool:
+        """Whether a connection could be opened for another who waits."""
+        slots = self.keys.get(key)
+        return self.total < self.max_total and (slots is None or slots.total < self.max_connections)
+
     def _slots_of(self, key: Key) -> Slots[C]:
         slots = self.keys.get(key)
         if slots is None:
             slots = self.keys[key] = Slots(spread=self._spread(key))
+            self._any_spread = self._any_spread or slots.spread
+            self._mark_special()
         return slots
 
     def _count_waiter(self, slots: Slots[C], waiter: Waiter[C], number: int) -> None:
         self.waiting += number
-        if waiter.weight:
-            slots.weights += waiter.weight * number
-        else:
-            slots.alone += number
+        slots.weights += waiter.weight * number
+        slots.alone += 0 if waiter.weight else number
 
     def forget(self, key: Key, waiter: Waiter[C], now: float) -> None:
         """A waiter has lost interest; what is being opened for it goes to the next."""
@@ -144,7 +138,7 @@ class PoolState(Generic[C]):
         This is nearly every return, and needs no clock: `trim` takes it as used when it looks next.
         """
         slots = member.slots
-        if slots.waiters or member.retired is not None or slots.spread or self._special:
+        if slots.waiters or member.retired is not None or self._special:
             return False
         member.idle = True
         slots.idle.append(member)
@@ -161,10 +155,10 @@ class PoolState(Generic[C]):
         if slots.spread:
             member.endpoint.leased -= 1
         reason = broken or member.retired
-        if reason is None and self.max_uses and member.uses >= self.max_uses:
-            reason = "requests"
         if reason is not None:
             self._close(slots, member, reason)
+        elif self.max_uses and member.uses >= self.max_uses:
+            self._close(slots, member, "requests")
         else:
             self._place(slots, member, now)
 
@@ -249,7 +243,7 @@ class PoolState(Generic[C]):
                     continue
                 spare -= 1
             slots.idle = keep
-        self._shrunk = self._shrunk and any(map(self._oversized, self.keys.values()))
+        self._shrunk = self._shrunk and any(slots.oversized(self.max_connections) for slots in self.keys.values())
         self._mark_special()
 
     def rotate(self, now: float, ahead: float) -> None:
@@ -271,21 +265,21 @@ class PoolState(Generic[C]):
         self.max_connections = max_connections
         self.min_connections = min(self.min_connections, max_connections)
         for key, slots in self.keys.items():
-            while slots.idle and self._oversized(slots):
+            while slots.idle and slots.oversized(self.max_connections):
                 self._close(slots, slots.idle.pop(0), "resize")
-            self._shrunk = self._shrunk or self._oversized(slots)
+            self._shrunk = self._shrunk or slots.oversized(self.max_connections)
             self._grow(key, slots)
         self._mark_special()
 
-    def drain(self, key: Key) -> None:
+    def drain(self, key: Key, reason: str = "drain") -> None:
         """Retire every connection that a key has now: idle ones at once, lent ones when they return."""
         slots = self.keys.get(key)
         if slots is None:
             return
         for member in slots.members:
-            member.retired = "drain"
+            member.retired = reason
         while slots.idle:
-            self._close(slots, slots.idle.pop(), "drain")
+            self._close(slots, slots.idle.pop(), reason)
 
     def close(self, make_cause: Callable[[], Exception]) -> None:
         """Send away all who wait, close what is idle now and the rest as it comes back; nothing is opened any more."""
@@ -293,7 +287,7 @@ class PoolState(Generic[C]):
         for key, slots in self.keys.items():
             while slots.waiters:
                 self._next_waiter(key, slots).refuse(make_cause())
-            self.drain(key)
+            self.drain(key, "close")
         self._starved.clear()
 
     # Steps
@@ -302,10 +296,10 @@ class PoolState(Generic[C]):
         if self.closing:
             self._close(slots, member, "close")
             return
-        if self._oversized(slots):
+        if slots.oversized(self.max_connections):
             self._close(slots, member, "resize")
             return
-        while slots.waiters and not (self._starved and self._others_first(_first_ticket(slots))):
+        while slots.waiters and not (self._starved and self._others_first(slots.first_ticket)):
             waiter = self._next_waiter(member.key, slots)
             if waiter.accept(member):
                 self._lent(slots, member, waiter, now)
@@ -330,7 +324,7 @@ class PoolState(Generic[C]):
         """Let the first who wait have parts of connections that are shared already, as long as they want such."""
         while slots.waiters:
             waiter = next(iter(slots.waiters))
-            member = self._roomiest(slots, waiter.weight, now) if waiter.weight else None
+            member = slots.roomiest(waiter.weight, self.capacity, now) if waiter.weight else None
             if member is None:
                 return
             if self._next_waiter(member.key, slots).accept(member):
@@ -347,18 +341,9 @@ class PoolState(Generic[C]):
         lacking = 0
         for key in self._starved:
             slots = self.keys[key]
-            room = self.max_connections - slots.total
-            early = [waiter for waiter, number in slots.waiters.items() if number < ticket]
-            alone = sum(not waiter.weight for waiter in early)
-            wanted = self._connections_for(alone, sum(waiter.weight for waiter in early))
-            lacking += min(room, max(0, wanted - slots.opening))
+            wanted = slots.wanted_before(ticket, self.capacity)
+            lacking += min(self.max_connections - slots.total, max(0, wanted - slots.opening))
         return lacking
-
-    def _connections_for(self, alone: int, weights: int) -> int:
-        return alone + -(-weights // self.capacity)  # rounded up
-
-    def _oversized(self, slots: Slots[C]) -> bool:
-        return len(slots.members) + slots.opening > self.max_connections
 
     def _next_waiter(self, key: Key, slots: Slots[C]) -> Waiter[C]:
         waiter, _ = slots.waiters.popitem(last=False)
@@ -375,14 +360,14 @@ class PoolState(Generic[C]):
     def _close(self, slots: Slots[C], member: Member[C], reason: str) -> None:
         slots.members.remove(member)
         member.idle = False
-        self._finished_loans += member.uses
+        self.finished_loans += member.uses
         slots.closing += 1
         self._closing += 1
         self.todo.append(Close(member, reason))
 
     def _grow(self, key: Key, slots: Slots[C]) -> None:
         """Open as many connections as waiters need that have none under way, within the bounds."""
-        wanted = self._connections_for(slots.alone, slots.weights)
+        wanted = slots.alone + rounded_up(slots.weights, self.capacity)
         while slots.opening < wanted and slots.total < self.max_connections and not self.closing:
             if self.total >= self.max_total:
                 self._starved.add(key)
@@ -403,24 +388,13 @@ class PoolState(Generic[C]):
 
     def _freed(self, key: Key, slots: Slots[C]) -> None:
         """A slot of a key, and so of all, is free: who has waited for longest goes first."""
-        for starved in sorted(self._starved, key=lambda starved: _first_ticket(self.keys[starved])):
+        for starved in sorted(self._starved, key=lambda starved: self.keys[starved].first_ticket):
             if self.total < self.max_total:
                 self._grow(starved, self.keys[starved])
         self._grow(key, slots)
         self._drop_if_unused(key, slots)
 
     def _drop_if_unused(self, key: Key, slots: Slots[C]) -> None:
-        wanted = self.min_connections > 0 and len(self.keys) <= self.max_total and not self.closing
-        if not (slots.total or slots.waiters or wanted):
+        kept = self.min_connections > 0 and len(self.keys) <= self.max_total and not self.closing
+        if not (slots.total or slots.waiters or kept):
             del self.keys[key]
-
-
-def _first_ticket(slots: Slots[C]) -> int:
-    return next(iter(slots.waiters.values()))
-
-
-def _pop_least_loaded(slots: Slots[C]) -> Member[C]:
-    """Take out the idle connection whose endpoint has fewest lent for its weight; the one used last among equals."""
-    last = len(slots.idle) - 1
-    at = min(range(last, -1, -1), key=lambda at: slots.idle[at].endpoint.leased / slots.idle[at].endpoint.weight)
-    return slots.idle.pop(at)

@@ -23,6 +23,7 @@ class Counts:
     def snapshot(self, state: PoolState[Any], connect: Histogram) -> PoolStats:
         """What a pool in this state has, and what was counted."""
         slots = list(state.keys.values())
+        loans = state.finished_loans + sum(member.uses for one in slots for member in one.members)
         return PoolStats(
             idle=sum(len(one.idle) for one in slots),
             in_use=sum(one.leased for one in slots),
@@ -32,7 +33,7 @@ class Counts:
             max_connections=state.max_connections,
             min_connections=state.min_connections,
             max_total=state.max_total,
-            immediate=state.loans - self.waited - self.refused,
+            immediate=loans - self.waited - self.refused,
             waited=self.waited,
             timeouts=self.timeouts,
             cancelled=self.cancelled,
