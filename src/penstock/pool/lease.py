@@ -80,12 +80,17 @@ class PooledConnection:
         state = "asked for"
         if self._connection is not _NOT_LENT:
             state = "returned" if self._connection is _RETURNED else self._connection.state.name
-        return f"<{type(self).__name__} {state} {self.url}>"
+        return f"<PooledConnection {state} {self.url}>"
 
     # Borrowing
 
     def __await__(self) -> Generator[Any, None, Self]:
-        return self.__aenter__().__await__()
+        return self._hold().__await__()
+
+    async def _hold(self) -> Self:
+        await self.__aenter__()
+        self.__class__ = HeldConnection  # type: ignore[assignment]
+        return self
 
     async def __aenter__(self) -> Self:
         if self._connection is _NOT_LENT or self._connection is _RETURNED:  # else lent by ``await`` already
@@ -117,16 +122,6 @@ class PooledConnection:
         if self._connection is not _RETURNED and self._connection is not _NOT_LENT:
             self._connection = _RETURNED
             self._lender.give_back(self._member, reason)
-
-    def __del__(self) -> None:
-        if self._connection is _RETURNED:
-            return
-        if self._connection is not _NOT_LENT:
-            self._lender.collected(self._member, self._weight)
-
-    @property
-    def _weight(self) -> int:
-        return 0
 
     # What it is
 
@@ -225,9 +220,10 @@ class SharedConnection(PooledConnection):
         self.weight = weight
         """What it takes of `ConnectionPoolConfig.shared_capacity`."""
 
-    @property
-    def _weight(self) -> int:
-        return self.weight
+    async def _hold(self) -> Self:
+        await self.__aenter__()
+        self.__class__ = HeldShare  # type: ignore[assignment]
+        return self
 
     async def __aenter__(self) -> Self:
         if self._connection is _NOT_LENT or self._connection is _RETURNED:
@@ -249,3 +245,23 @@ class SharedConnection(PooledConnection):
         if self._connection is not _RETURNED and self._connection is not _NOT_LENT:
             self._connection = _RETURNED
             self._sharing.give_back_share(self._member, self.weight, reason)
+
+
+class HeldConnection(PooledConnection):
+    """A loan that was awaited, and so may be forgotten; ``async with`` cannot be, and is spared the finalizer."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        if self._connection is not _RETURNED:
+            self._lender.collected(self._member, 0)
+
+
+class HeldShare(SharedConnection):
+    """The same, of a part."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        if self._connection is not _RETURNED:
+            self._sharing.collected(self._member, self.weight)
