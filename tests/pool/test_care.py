@@ -282,3 +282,22 @@ async def test_a_server_that_restarts_is_found_again() -> None:
 
             async with asyncio.timeout(10):
                 await answered()
+
+
+async def test_looking_after_the_pool_goes_on_when_a_look_fails(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with pooling(min_connections=2) as (pool, _):
+        trim = pool._state.trim
+        failures = [ValueError("surprise")]
+
+        def fail_once(now: float, max_idle_time: float) -> None:
+            if failures:
+                raise failures.pop()
+            trim(now, max_idle_time)
+
+        monkeypatch.setattr(pool._state, "trim", fail_once)
+        (await pool.get_connection(URL)).release()
+        await until(lambda: pool.stats().idle == 2)
+        assert not failures
+    assert "surprise" in caplog.text

@@ -39,7 +39,10 @@ class Care:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._interval)
-            self._look(loop.time())
+            try:
+                self._look(loop.time())
+            except Exception:  # the top of a task, without which nothing would be looked after any more
+                logger.exception("looking after the pool's connections failed; trying again")
 
     def _look(self, now: float) -> None:
         state = self._state

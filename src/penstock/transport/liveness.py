@@ -17,7 +17,7 @@ def silence(transport: asyncio.BaseTransport) -> float | None:
         return None
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED + 4)
-    except OSError:
+    except (OSError, ValueError):  # closed, as asyncio and as uvloop put it
         return None
     if len(info) < _LAST_DATA_RECEIVED + 4:
         return None
