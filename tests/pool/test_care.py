@@ -301,3 +301,15 @@ async def test_looking_after_the_pool_goes_on_when_a_look_fails(
         await until(lambda: pool.stats().idle == 2)
         assert not failures
     assert "surprise" in caplog.text
+
+
+async def test_an_old_connection_that_is_returned_is_not_handed_to_one_who_waits() -> None:
+    async with pooling(max_connections=1, max_lifetime=0.05) as (pool, servers):
+        old = await pool.get_connection(URL)
+        waiting = asyncio.create_task(pool.get_connection(URL).__aenter__())
+        await asyncio.sleep(0.06)
+        old.release()
+        async with asyncio.timeout(5):
+            (await waiting).release()
+        assert servers.attempts == 2
+        assert pool.stats().closed["lifetime"] >= 1

@@ -154,7 +154,7 @@ class PoolState(Generic[C]):
         member.used_at = now
         if slots.spread:
             member.endpoint.leased -= 1
-        reason = broken or member.retired
+        reason = broken or member.retired or ("lifetime" if member.expires_at <= now else None)
         if reason is not None:
             self._close(slots, member, reason)
         elif self.max_uses and member.uses >= self.max_uses:
