@@ -135,26 +135,21 @@ async def test_a_new_connection_is_not_replaced() -> None:
         conn.release()
 
 
-async def test_nothing_is_replaced_once_something_was_sent() -> None:
-    async with pooling() as (pool, servers):
-        conn = await reused(pool)
-        await conn.send("first")
-        await lose(conn, servers)
-        with pytest.raises(ConnectionClosed):
-            await conn.send("second")
-        assert (pool.stats().replaced, servers.attempts) == (0, 1)
-        conn.release()
+async def not_replaced(pool: ConnectionPool, servers: Servers, conn: PooledConnection) -> None:
+    """The connection breaks; the next send says so."""
+    await lose(conn, servers)
+    with pytest.raises(ConnectionClosed):
+        await conn.send("second")
+    assert (pool.stats().replaced, servers.attempts) == (0, 1)
+    conn.release()
 
 
-async def test_nothing_is_replaced_once_several_were_sent() -> None:
+@pytest.mark.parametrize("several", [False, True])
+async def test_nothing_is_replaced_once_something_was_sent(several: bool) -> None:
     async with pooling() as (pool, servers):
         conn = await reused(pool)
-        await conn.send_many(["first"])
-        await lose(conn, servers)
-        with pytest.raises(ConnectionClosed):
-            await conn.send("second")
-        assert (pool.stats().replaced, servers.attempts) == (0, 1)
-        conn.release()
+        await (conn.send_many(["first"]) if several else conn.send("first"))
+        await not_replaced(pool, servers, conn)
 
 
 @pytest.mark.parametrize("receive", ["recv", "recv_many", "__aiter__", "recv_streaming"])
@@ -164,11 +159,7 @@ async def test_nothing_is_replaced_once_something_was_received(receive: str) -> 
         await servers.ends[0].send("state that belongs to this connection")
         got = getattr(conn, receive)()
         await (anext(got) if hasattr(got, "__anext__") else got)
-        await lose(conn, servers)
-        with pytest.raises(ConnectionClosed):
-            await conn.send("x")
-        assert (pool.stats().replaced, servers.attempts) == (0, 1)
-        conn.release()
+        await not_replaced(pool, servers, conn)
 
 
 async def test_fragments_are_not_sent_again() -> None:

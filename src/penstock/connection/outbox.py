@@ -47,12 +47,10 @@ class Outbox:
         """Bytes of all payloads that have gathered."""
         self.max_size = 0
         """Bytes below which the batch is not full."""
-        self.fragmenting = False
-        """A message is being sent in fragments."""
+        self.fragmenting = False  # a message is being sent in fragments
         self.ending = False
         """No new senders: the connection closes when those that are here have been served."""
-        self.ended = False
-        """The connection closes, or is closed: nothing can be written any more."""
+        self.ended = False  # the connection closes, or is closed: nothing can be written any more
         self.thread = get_ident()
         """Where the connection lives; asking for the running loop costs six times as much on CPython 3.11."""
         self._loop = transport.loop
