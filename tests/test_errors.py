@@ -11,6 +11,7 @@ import penstock
 from penstock import errors
 from penstock.errors import (
     CertificateRefused,
+    ConnectionDenied,
     ConnectionFailed,
     LeaseReturned,
     MessageTypeError,
@@ -44,9 +45,19 @@ EXAMPLES: list[tuple[PerformanceError, dict[str, object], list[str]]] = [
         ["int is no message; send str"],
     ),
     (
-        PoolExhausted(1.5, 10, 3),
-        {"waited": 1.5, "size": 10, "waiting": 3},
-        ["1.500 s", "all 10", "3 others", "max_connections"],
+        PoolExhausted(1.5, 4, 6, 10, 3),
+        {"waited": 1.5, "in_use": 4, "opening": 6, "size": 10, "waiting": 3},
+        ["1.500 s", "4 in use", "6 being opened", "10 to all", "3 others", "max_connections"],
+    ),
+    (
+        PoolExhausted(10.0, 0, 2, 2, 0),
+        {"in_use": 0, "opening": 2},
+        ["2 being opened", "does not answer", "acquire_timeout"],
+    ),
+    (
+        ConnectionDenied("ws://a", "wrong password"),
+        {"url": "ws://a", "reason": "wrong password"},
+        ["cannot connect to ws://a: wrong password"],
     ),
     (PoolClosed(), {}, ["closed", "make another"]),
     (LeaseReturned(), {}, ["was returned", "get_connection"]),

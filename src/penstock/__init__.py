@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from penstock.connection.connection import Connection
     from penstock.errors import (
         CertificateRefused,
+        ConnectionDenied,
         ConnectionFailed,
         LeaseReturned,
         MessageTypeError,
@@ -38,6 +39,7 @@ _HOMES = {
     "BatchConfig": "penstock.batch.policy",
     "CertificateRefused": "penstock.errors",
     "Connection": "penstock.connection.connection",
+    "ConnectionDenied": "penstock.errors",
     "ConnectionFailed": "penstock.errors",
     "ConnectionPool": "penstock.pool.pool",
     "ConnectionPoolConfig": "penstock.pool.config",
@@ -65,6 +67,7 @@ __all__ = [
     "BatchConfig",
     "CertificateRefused",
     "Connection",
+    "ConnectionDenied",
     "ConnectionFailed",
     "ConnectionPool",
     "ConnectionPoolConfig",

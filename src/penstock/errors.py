@@ -4,7 +4,8 @@
 
     PerformanceError
     ├── ConnectionFailed (OSError)                  the peer could not be reached
-    │   └── CertificateRefused (ssl.SSLCertVerificationError)
+    │   ├── CertificateRefused (ssl.SSLCertVerificationError)
+    │   └── ConnectionDenied                        the peer said no, and would say so again
     ├── PoolExhausted (TimeoutError)                no connection became free in time
     ├── PoolClosed (RuntimeError)                   the pool lends no more
     ├── LeaseReturned (RuntimeError)                a connection used after it was returned
@@ -46,17 +47,27 @@ class CertificateRefused(ConnectionFailed, ssl.SSLCertVerificationError):
         )
 
 
-class PoolExhausted(PerformanceError, TimeoutError):  # noqa: N818 - the specification's name
-    """No connection became free in time."""
+class ConnectionDenied(ConnectionFailed):
+    """The peer refused for good: what it was told is wrong, and another attempt would be refused as well.
 
-    def __init__(self, waited: float, size: int, waiting: int) -> None:
-        super().__init__(waited, size, waiting)
-        self.waited, self.size, self.waiting = waited, size, waiting
+    Raise it in an ``on_connect`` hook when the server rejects a password, so that the pool does not go on trying it.
+    """
+
+
+class PoolExhausted(PerformanceError, TimeoutError):  # noqa: N818 - the specification's name
+    """No connection became free in time; if an attempt to open one has failed, that is the cause."""
+
+    def __init__(self, waited: float, in_use: int, opening: int, size: int, waiting: int) -> None:
+        super().__init__(waited, in_use, opening, size, waiting)
+        self.waited, self.in_use, self.opening, self.size, self.waiting = waited, in_use, opening, size, waiting
 
     def __str__(self) -> str:
+        remedy = "return connections sooner, or raise max_connections or max_total"
+        if self.opening and not self.in_use:
+            remedy = "the server does not answer: look at it, or raise acquire_timeout"
         return (
-            f"no connection free after {self.waited:.3f} s: all {self.size} in use or being opened, {self.waiting} "
-            "others waiting; return connections sooner, or raise max_connections or max_total"
+            f"no connection free after {self.waited:.3f} s: {self.in_use} in use, {self.opening} being opened, "
+            f"{self.size} to all URLs, {self.waiting} others waiting; {remedy}"
         )
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.errors import CertificateRefused, ConnectionFailed
+from penstock.errors import CertificateRefused, ConnectionDenied, ConnectionFailed
 from penstock.pool.failures import Denied, RetryAfter, Transient, Verdict, judge, judge_close
 from penstock.transport.base import Headers, InvalidStatus, InvalidURI, Response
 
@@ -34,7 +34,14 @@ def test_a_connection_that_breaks_is_worth_another_try(exc: Exception) -> None:
     assert judge(exc, NOW) == Transient()
 
 
-@pytest.mark.parametrize("exc", [CertificateRefused("wss://a", "expired"), InvalidURI("x", "no scheme")])
+@pytest.mark.parametrize(
+    "exc",
+    [
+        CertificateRefused("wss://a", "expired"),
+        ConnectionDenied("ws://a", "password"),
+        InvalidURI("x", "no scheme"),
+    ],
+)
 def test_what_no_other_attempt_would_change_is_denied(exc: Exception) -> None:
     assert judge(exc, NOW) == Denied()
 

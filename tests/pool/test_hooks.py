@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from penstock import ConnectionFailed, LeaseReturned, PooledConnection
+from penstock import ConnectionDenied, ConnectionFailed, LeaseReturned, PooledConnection
+from penstock.pool import care as care_module
 from support.pools import URL, pooling, until
 
 pytestmark = pytest.mark.timeout(30)
@@ -45,6 +46,35 @@ async def test_a_connection_that_cannot_be_prepared_is_closed_and_the_caller_tol
         assert pool.stats().size == 0
         async with pool.get_connection(URL) as conn:
             assert conn.is_connected
+
+
+async def test_a_hook_says_that_it_is_no_use_to_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(care_module, "CARE_INTERVAL", 0.01)
+
+    async def log_in(conn: PooledConnection) -> None:
+        raise ConnectionDenied(conn.url, "wrong password")
+
+    async with pooling(min_connections=2, on_connect=log_in) as (pool, servers):
+        borrowing = [asyncio.create_task(pool.get_connection(URL).__aenter__()) for _ in range(3)]
+        for refused in await asyncio.gather(*borrowing, return_exceptions=True):
+            assert isinstance(refused, ConnectionDenied)
+            assert str(refused) == f"cannot connect to {URL}: wrong password"
+        attempts = servers.attempts
+        await asyncio.sleep(0.3)
+        assert servers.attempts == attempts <= 3
+
+
+async def test_what_a_hook_leaves_unread_reaches_no_borrower() -> None:
+    async def subscribe(conn: PooledConnection) -> None:
+        for message in ("subscribed", "news"):
+            await servers.ends[-1].send(message)
+        assert await conn.recv() == "subscribed"
+        await until(lambda: conn.unread)
+
+    async with pooling(on_connect=subscribe) as (pool, servers), pool.get_connection(URL) as conn:
+        await servers.ends[-1].send("answer")
+        assert await conn.recv() == "answer"
+        assert pool.stats().dropped_messages == 1
 
 
 async def test_a_hook_that_discards_the_connection_refuses_it() -> None:

@@ -224,7 +224,7 @@ async def test_waiters_are_served_in_the_order_they_came() -> None:
 async def test_a_time_out_says_how_long_how_many_and_what_to_do() -> None:
     async with pooling(max_connections=1) as (pool, _):
         async with pool.get_connection(URL):
-            with pytest.raises(PoolExhausted, match=r"after 0\.0\d+ s: all 1 .* raise max_connections") as caught:
+            with pytest.raises(PoolExhausted, match=r"after 0\.0\d+ s: 1 in use, .* raise max_connections") as caught:
                 await pool.get_connection(URL, timeout=0.05)
         assert 0.05 <= caught.value.waited < 1
         assert pool.stats().timeouts == 1
@@ -310,6 +310,29 @@ def test_case_25_used_on_two_loops_is_an_error_that_says_so() -> None:
         asyncio.run(borrow(pool))
     with pytest.raises(WrongLoop):
         asyncio.run(borrow(pool))
+
+
+async def test_case_25_returned_in_another_thread_is_an_error_that_says_so() -> None:
+    async with pooling(max_connections=1) as (pool, _):
+        conn = await pool.get_connection(URL)
+        for end in (conn.release, conn.discard):
+            with pytest.raises(WrongLoop):
+                await asyncio.to_thread(end)
+        assert conn.is_connected
+        conn.release()
+        await asyncio.to_thread(conn.release)
+        assert free(pool)
+
+
+async def test_a_server_that_does_not_answer_is_told_from_a_pool_that_is_too_small() -> None:
+    async with pooling() as (pool, servers):
+        servers.failures = [OSError("no route")]
+        with pytest.raises(ConnectionFailed):
+            await pool.get_connection(URL)
+        servers.gate.clear()
+        with pytest.raises(PoolExhausted, match=r"0 in use, 1 being opened.*does not answer") as caught:
+            await pool.get_connection(URL, timeout=0.2)
+        assert "no route" in str(caught.value.__cause__)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform does not fork")

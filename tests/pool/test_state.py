@@ -50,6 +50,7 @@ class Machine(RuleBasedStateMachine):
             max_uses=max_uses,
             capacity=CAPACITY,
             spread=lambda key: key == "b",
+            kept=lambda key: key != "c",
         )
         self.endpoints = {key: [Endpoint(f"ws://{key}{n}", n, Breaker(lambda: 0.0)) for n in (1, 2)] for key in KEYS}
         self.now = 0.0
@@ -80,6 +81,7 @@ class Machine(RuleBasedStateMachine):
                 assert caller.ticket > self.served[caller.key], "overtaken"
                 self.served[caller.key] = caller.ticket
                 if caller.member is not None:
+                    assert caller.member.expires_at > self.now, "past its lifetime"
                     self.lent.append((caller.member, caller.weight))
 
     @rule(key=st.sampled_from(KEYS), weight=st.sampled_from([0, 0, 1, 2, 3]))
@@ -89,6 +91,7 @@ class Machine(RuleBasedStateMachine):
         member = self.state.take_share(key, weight, self.now) if weight else self.state.take(key, self.now)
         if member is not None:
             assert not any(caller.key == key and not caller.gone for caller in self.callers), "overtook"
+            assert member.expires_at > self.now, "past its lifetime"
             self.lent.append((member, weight))
         else:
             self.tickets += 1

@@ -336,3 +336,8 @@ class Connection:
     def close_reason(self) -> str | None:
         """What the peer gave as its reason; None while open."""
         return self._transport.close_reason
+
+    @property
+    def close_received(self) -> int | None:
+        """The code in the peer's CLOSE frame, as soon as that has arrived; None before, or without one."""
+        return self._transport.close_received

@@ -10,6 +10,7 @@ from typing import Any
 from penstock.connection.connection import Connection
 from penstock.errors import PoolClosed
 from penstock.pool.config import ConnectionPoolConfig
+from penstock.pool.endpoints import Endpoint
 from penstock.pool.hooks import Hook, call_hook
 from penstock.pool.opening import Opener, is_hopeless
 from penstock.pool.slots import Close, Key, Member, Open
@@ -86,15 +87,19 @@ class Actions:
                 self._ended(member)
         self.act()
 
-    async def _prepare(self, key: Key, connection: Connection) -> None:
+    async def _prepare(self, key: Key, endpoint: Endpoint, connection: Connection) -> None:
         if self._on_connect is not None:
-            endpoint = self._opener.endpoints(key)[0]
             await call_hook(self._on_connect, Member(key, endpoint, connection, self._loop.time(), 0.0))
+            self.drop_unread(connection)  # as whatever comes before a loan
 
     def _ended(self, member: Member[Connection]) -> None:
+        self._loop.call_soon(self._judge, member)  # the CLOSE frame that ends it is still being looked at
         self._state.lost(member, "peer")
         if self._state.todo:
             self.act()
+
+    def _judge(self, member: Member[Connection]) -> None:
+        self._opener.closed(member.endpoint, member.connection.close_received, self._loop.time())
 
     def _make_room(self, member: Member[Connection]) -> bool:
         return member.idle and self.drop_unread(member.connection) > 0
@@ -110,7 +115,7 @@ class Actions:
         try:
             await connection.close(CloseCode.NORMAL_CLOSURE)
         finally:
-            self._opener.ended(member.endpoint, connection.close_code, self._loop.time())
+            member.endpoint.open -= 1
             self._state.closed(member)
             self._forget_if_unused(member.key)
             self.act()

@@ -56,7 +56,7 @@ class Care:
                     self._actions.drop_unread(member.connection)
                 if member.lent_from is not None:
                     self._warn(member, now)
-            if slots.total < state.min_connections and self._opener.is_quiet(key, now):
+            if slots.total < slots.fewest(state.min_connections) and self._opener.is_quiet(key, now):
                 state.refill(key)
         self._opener.prune(now)
         self._actions.act()

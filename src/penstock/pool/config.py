@@ -42,7 +42,8 @@ class ConnectionPoolConfig:
     max_connections: int = 10
     """Connections for each URL, those that are being opened or closed among them."""
     min_connections: int = _FITTING
-    """Connections that are kept for a URL once it has been used; 2 by default, or `max_connections` if that is less."""
+    """Connections that are kept for a URL once it has been used; 2 by default, or `max_connections` if that is less.
+    None are kept with ``additional_headers``: the tokens in them age."""
     max_total: int = _FITTING
     """Connections for all URLs together; 100 by default, or `max_connections` if that is more."""
     max_waiting: int = 1024

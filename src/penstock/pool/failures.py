@@ -7,7 +7,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TypeAlias
 
-from penstock.errors import CertificateRefused
+from penstock.errors import CertificateRefused, ConnectionDenied
 from penstock.transport.base import CloseCode, InvalidStatus, InvalidURI
 
 
@@ -39,7 +39,7 @@ def judge(exc: BaseException | None, wall_time: float) -> Verdict:
         match exc:
             case InvalidStatus(response=response):
                 return _judge_status(response.status_code, response.headers.get_all("Retry-After"), wall_time)
-            case CertificateRefused() | InvalidURI():
+            case ConnectionDenied() | CertificateRefused() | InvalidURI():
                 return Denied()
         exc = exc.__cause__
     return Transient()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
+from threading import get_ident
 from types import TracebackType
 from typing import Any, NoReturn, Protocol, Self
 
 from penstock.connection.connection import Connection
 from penstock.connection.messages import DataLike, Fragments
-from penstock.errors import LeaseReturned
+from penstock.errors import LeaseReturned, WrongLoop
 from penstock.pool.slots import Key, Member
 from penstock.pool.target import url_of
 from penstock.transport.base import ConnectionClosed, Data, State
@@ -111,17 +112,25 @@ class PooledConnection:
             self._lender.give_back(self._member, None if exc_type is None or self._untried else "error")
 
     def release(self) -> None:
-        """Return the connection. Calling it again does nothing."""
+        """Return the connection. Calling it again does nothing; in another thread it raises `WrongLoop`."""
         self._end(None)
 
     def discard(self, reason: str = "discarded") -> None:
-        """Return the connection, not to be lent again. Calling it again does nothing."""
+        """Return the connection, not to be lent again. Calling it again does nothing; `WrongLoop` as `release`."""
         self._end(reason)
 
     def _end(self, reason: str | None) -> None:
-        if self._connection is not _RETURNED and self._connection is not _NOT_LENT:
+        if self._is_lent():
             self._connection = _RETURNED
             self._lender.give_back(self._member, reason)
+
+    def _is_lent(self) -> bool:
+        """Whether there is anything to return. Raises WrongLoop in another thread than the pool's."""
+        if self._connection is _RETURNED or self._connection is _NOT_LENT:
+            return False
+        if get_ident() != self._connection.outbox.thread:
+            raise WrongLoop
+        return True
 
     # What it is
 
@@ -242,7 +251,7 @@ class SharedConnection(PooledConnection):
         self._end(None)
 
     def _end(self, reason: str | None) -> None:
-        if self._connection is not _RETURNED and self._connection is not _NOT_LENT:
+        if self._is_lent():
             self._connection = _RETURNED
             self._sharing.give_back_share(self._member, self.weight, reason)
 

@@ -86,11 +86,17 @@ class Opener:
             hosts = {_place(url) for _, url in self._breakers}
             self._hosts = {place: host for place, host in self._hosts.items() if place in hosts}
 
+    def trouble(self, key: Key) -> Exception | None:
+        """Why the last attempt to open a connection failed, if it did."""
+        return next((one.breaker.cause for one in self._endpoints.get(key, ()) if one.breaker.cause is not None), None)
+
     def is_quiet(self, key: Key, now: float) -> bool:
         """Whether a connection may be opened that nobody has asked for."""
         return any(endpoint.breaker.quiet(now) for endpoint in self.endpoints(key))
 
-    async def open(self, key: Key, prepare: Callable[[Connection], Awaitable[None]]) -> tuple[Endpoint, Connection]:
+    async def open(
+        self, key: Key, prepare: Callable[[Endpoint, Connection], Awaitable[None]]
+    ) -> tuple[Endpoint, Connection]:
         """Open a connection, and have it prepared. Cancelling closes the socket.
 
         Raises:
@@ -120,7 +126,7 @@ class Opener:
             raise
 
     async def _attempt(
-        self, key: Key, endpoint: Endpoint, prepare: Callable[[Connection], Awaitable[None]]
+        self, key: Key, endpoint: Endpoint, prepare: Callable[[Endpoint, Connection], Awaitable[None]]
     ) -> Connection:
         loop, breaker = asyncio.get_running_loop(), endpoint.breaker
         began = loop.time()
@@ -128,7 +134,7 @@ class Opener:
             async with asyncio.timeout(self._config.connect_timeout) as deadline:
                 connection = await self._open(endpoint.url, options_of(key))
                 try:
-                    await prepare(connection)
+                    await prepare(endpoint, connection)
                 except BaseException:
                     connection.abort()
                     raise
@@ -137,6 +143,8 @@ class Opener:
             if deadline.expired():
                 reason = f"not open after connect_timeout={self._config.connect_timeout} s"
             self._note(breaker, exc, loop.time())
+            if isinstance(exc, ConnectionFailed):
+                raise
             raise ConnectionFailed(endpoint.url, reason) from exc
         breaker.succeeded()
         self.seconds.record(loop.time() - began)
@@ -165,9 +173,8 @@ class Opener:
             host = self._hosts[place] = Host(self._config)
         return host
 
-    def ended(self, endpoint: Endpoint, close_code: int | None, now: float) -> None:
-        """A connection is gone; its peer may have asked to be left alone for a while."""
-        endpoint.open -= 1
+    def closed(self, endpoint: Endpoint, close_code: int | None, now: float) -> None:
+        """A peer closed a connection, and may have asked to be left alone for a while."""
         policy = judge_close(close_code)
         if policy is not None:
             endpoint.breaker.rejected(now, policy=policy)

@@ -24,7 +24,7 @@ from penstock.pool.places import caller_place
 from penstock.pool.slots import Key, Member
 from penstock.pool.state import PoolState
 from penstock.pool.stats import Counts, PoolStats
-from penstock.pool.target import check_url, target_of, url_of, weights_of
+from penstock.pool.target import check_url, is_kept, target_of, url_of, weights_of
 from penstock.pool.waiting import Caller, Deadlines
 from penstock.transport.base import HeadersLike, Subprotocol
 
@@ -76,6 +76,7 @@ class ConnectionPool:
             max_uses=config.max_request_count,
             capacity=config.shared_capacity,
             spread=self._opener.is_spread,
+            kept=is_kept,
         )
         self._counts = Counts()
         self._traced = config.lease_warning is not None
@@ -176,7 +177,7 @@ class ConnectionPool:
         check_url(url_of(key))
         if seconds <= 0 or (state.waiting >= self.config.max_waiting and not state.may_grow(key)):
             counts.timeouts += 1
-            raise PoolExhausted(0.0, state.total, state.waiting)
+            raise self._exhausted(key, 0.0)
         now = self._now()
         caller: Caller[Connection] = Caller(key, weight, self._loop.create_future(), now, now + seconds)
         self._deadlines.add(caller, seconds)
@@ -215,14 +216,21 @@ class ConnectionPool:
 
     def _expire(self, caller: Caller[Connection]) -> None:
         self._state.forget(caller.key, caller, self._now())
-        caller.refuse(PoolExhausted(self._now() - caller.since, self._state.total, self._state.waiting))
+        caller.refuse(self._exhausted(caller.key, self._now() - caller.since))
         self._actions.act()
+
+    def _exhausted(self, key: Key, waited: float) -> PoolExhausted:
+        slots = self._state.keys.get(key)
+        in_use, opening = (slots.leased, slots.opening) if slots is not None else (0, 0)
+        error = PoolExhausted(waited, in_use, opening, self._state.total, self._state.waiting)
+        error.__cause__ = self._opener.trouble(key)
+        return error
 
     # Taking back
 
     def give_back(self, member: Member[Connection], reason: str | None) -> None:
         """A borrower returns a connection; ``reason`` tells why it is not to be lent again, if so."""
-        if not member.uses & 15:
+        if member.uses & 15 == 1:
             self._counts.use.record(self._now() - member.used_at)
         if reason is None:
             reader = member.connection.reader

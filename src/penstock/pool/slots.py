@@ -94,11 +94,13 @@ class Close(Generic[C]):
 class Slots(Generic[C]):
     """The connections of one key, and who waits for them."""
 
-    __slots__ = ("alone", "closing", "idle", "members", "opening", "shared", "spread", "waiters", "weights")
+    __slots__ = ("alone", "closing", "idle", "kept", "members", "opening", "shared", "spread", "waiters", "weights")
 
-    def __init__(self, *, spread: bool) -> None:
+    def __init__(self, *, spread: bool, kept: bool) -> None:
         self.spread = spread
         """There are several endpoints, over which loans are spread."""
+        self.kept = kept
+        """Some connections are kept for it, whether or not somebody asks."""
         self.idle: list[Member[C]] = []
         """The one returned last is at the end, and lent first, so that the spare ones grow old."""
         self.shared: list[Member[C]] = []
@@ -121,6 +123,10 @@ class Slots(Generic[C]):
     @property
     def leased(self) -> int:
         return len(self.members) - len(self.idle)
+
+    def fewest(self, least: int) -> int:
+        """Connections to keep, if ``least`` are kept for a key at all."""
+        return least if self.kept else 0
 
     def oversized(self, most: int) -> bool:
         """Whether there are more connections than allowed, those left out that are being closed already."""

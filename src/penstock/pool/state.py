@@ -23,6 +23,7 @@ class PoolState(Generic[C]):
         max_uses: loans after which a connection is closed; 0 for no limit.
         capacity: weight that can share a connection.
         spread: whether a key has several endpoints.
+        kept: whether a key keeps `min_connections` at all.
     """
 
     def __init__(
@@ -34,10 +35,9 @@ class PoolState(Generic[C]):
         max_uses: int = 0,
         capacity: int = 1,
         spread: Callable[[Key], bool] = lambda _: False,
+        kept: Callable[[Key], bool] = lambda _: True,
     ) -> None:
-        self.max_connections = max_connections
-        self.min_connections = min_connections
-        self.max_total = max_total
+        self.max_connections, self.min_connections, self.max_total = max_connections, min_connections, max_total
         self.max_uses = max_uses
         self.capacity = capacity
         self.keys: dict[Key, Slots[C]] = {}
@@ -46,7 +46,7 @@ class PoolState(Generic[C]):
         self.waiting = 0
         self.closing = False
         self.todo: list[Open | Close[C]] = []
-        self._spread = spread
+        self._spread, self._kept = spread, kept
         self._ticket = self._closing = 0
         self._any_spread = False
         self._special = max_uses > 0
@@ -112,7 +112,7 @@ class PoolState(Generic[C]):
     def _slots_of(self, key: Key) -> Slots[C]:
         slots = self.keys.get(key)
         if slots is None:
-            slots = self.keys[key] = Slots(spread=self._spread(key))
+            slots = self.keys[key] = Slots(spread=self._spread(key), kept=self._kept(key))
             self._any_spread = self._any_spread or slots.spread
             self._mark_special()
         return slots
@@ -223,14 +223,14 @@ class PoolState(Generic[C]):
     def refill(self, key: Key) -> None:
         """Open connections until there are `min_connections`."""
         slots = self._slots_of(key)
-        while slots.total < self.min_connections and self.total < self.max_total and not self.closing:
+        while slots.total < slots.fewest(self.min_connections) and self.total < self.max_total and not self.closing:
             self._open(key, slots)
 
     def trim(self, now: float, max_idle_time: float) -> None:
         """Close idle connections that have grown old, and spare ones that nobody has used for long."""
         for slots in list(self.keys.values()):
             keep: list[Member[C]] = []
-            spare = slots.total - self.min_connections
+            spare = slots.total - slots.fewest(self.min_connections)
             for member in slots.idle:  # the one that has been idle for longest comes first
                 if member.seen != member.uses:
                     member.seen, member.used_at = member.uses, now
@@ -255,7 +255,7 @@ class PoolState(Generic[C]):
             for member in slots.members:
                 if member.expires_at - now > ahead or member.replaced or self.closing:
                     continue
-                needed = slots.total <= self.min_connections or not member.idle
+                needed = slots.total <= slots.fewest(self.min_connections) or not member.idle
                 if needed and slots.total < self.max_connections and self.total < self.max_total:
                     member.replaced = True
                     self._open(key, slots)
@@ -395,6 +395,6 @@ class PoolState(Generic[C]):
         self._drop_if_unused(key, slots)
 
     def _drop_if_unused(self, key: Key, slots: Slots[C]) -> None:
-        kept = self.min_connections > 0 and len(self.keys) <= self.max_total and not self.closing
+        kept = slots.fewest(self.min_connections) > 0 and len(self.keys) <= self.max_total and not self.closing
         if not (slots.total or slots.waiters or kept):
             del self.keys[key]

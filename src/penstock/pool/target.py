@@ -36,6 +36,11 @@ def url_of(key: Key) -> str:
     return key.url if isinstance(key, Target) else str(key)
 
 
+def is_kept(key: Key) -> bool:
+    """Whether connections may be kept that nobody asks for: not with headers, for the tokens in them age."""
+    return not (isinstance(key, Target) and key.headers)
+
+
 def options_of(key: Key) -> dict[str, Any]:
     """What to open a connection with, beside the URL."""
     if not isinstance(key, Target):

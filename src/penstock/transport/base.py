@@ -247,6 +247,10 @@ class Transport(Protocol):
     @property
     def close_reason(self) -> str | None: ...
     @property
+    def close_received(self) -> int | None:
+        """The code in the peer's CLOSE frame, as soon as that has arrived."""
+
+    @property
     def close_exc(self) -> ConnectionClosed:
         """What to raise once `state` is CLOSED."""
 

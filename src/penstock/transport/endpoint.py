@@ -120,6 +120,10 @@ class Endpoint(Receiver):
         return self.protocol.close_reason
 
     @property
+    def close_received(self) -> int | None:
+        return None if self.protocol.close_rcvd is None else self.protocol.close_rcvd.code
+
+    @property
     def close_exc(self) -> ConnectionClosed:
         exc = self.protocol.close_exc
         if self._cause is not None:

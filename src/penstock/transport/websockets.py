@@ -191,6 +191,11 @@ class WebsocketsTransport:
         return self.ws.close_reason
 
     @property
+    def close_received(self) -> int | None:
+        received = self.ws.protocol.close_rcvd
+        return None if received is None else received.code
+
+    @property
     def close_exc(self) -> ConnectionClosed:
         return self.ws.close_exc
 
