@@ -11,7 +11,15 @@
     ├── LeaseReturned (RuntimeError)                a connection used after it was returned
     ├── SerializationError (ValueError)             a message that no frame can carry
     ├── MessageTypeError (TypeError)                a message that is neither text nor bytes
-    └── WrongLoop (RuntimeError)                    a connection used outside its event loop
+    ├── EnvelopeRefused (RuntimeError)              acknowledgement was asked for, and the peer cannot give it
+    ├── DeliveryUnknown                             the peer closed before it told that it had taken everything
+    ├── SessionLost (websockets.ConnectionClosedError)
+    │                                               a connection that broke, and could not be resumed
+    ├── BatcherFull (RuntimeError)                  a message refused because too many wait to be batched
+    ├── BatcherClosed (RuntimeError)                the batcher takes no more
+    ├── MessageDropped                              a message that was accepted, and will not be delivered
+    │   └── DeliveryFailed                          ... because each attempt to deliver it failed
+    └── WrongLoop (RuntimeError)                    a connection, pool or batcher used outside its event loop
 
 What goes wrong *on* a connection raises the exceptions of the ``websockets`` library (``ConnectionClosed`` and its
 siblings), because a program that moves over already handles them.
@@ -20,6 +28,10 @@ siblings), because a program that moves over already handles them.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
+
+from websockets.exceptions import ConnectionClosedError
+from websockets.frames import Close
 
 
 class PerformanceError(Exception):
@@ -107,11 +119,111 @@ class MessageTypeError(PerformanceError, TypeError):
         return f"{self.what}; {self.remedy}"
 
 
-class WrongLoop(PerformanceError, RuntimeError):  # noqa: N818 - as its siblings
-    """A connection belongs to the event loop, and so to the thread, that opened it."""
+class EnvelopeRefused(PerformanceError, RuntimeError):  # noqa: N818 - as its siblings
+    """The peer does not speak the envelope protocol, so nothing tells what it has taken."""
 
     def __str__(self) -> str:
         return (
-            "this connection belongs to another event loop or thread; "
-            "call it there, from other threads with asyncio.run_coroutine_threadsafe(conn.send(...), loop)"
+            "the peer does not acknowledge messages; use penstock at both ends, without reliable=False, or do without "
+            "reliable=True and delivered()"
+        )
+
+
+class DeliveryUnknown(PerformanceError):  # noqa: N818 - as its siblings
+    """The peer closed in order before it told that it had taken everything."""
+
+    def __init__(self, unacknowledged: Sequence[str | bytes]) -> None:
+        super().__init__(unacknowledged)
+        self.unacknowledged = unacknowledged
+        """The messages of which it is not known whether its application has had them."""
+
+    def __str__(self) -> str:
+        return f"the peer closed, and may not have taken the last {len(self.unacknowledged)} messages"
+
+
+class SessionLost(PerformanceError, ConnectionClosedError):  # noqa: N818 - as its siblings
+    """The connection broke and could not be resumed."""
+
+    def __init__(
+        self,
+        reason: str,
+        unacknowledged: Sequence[str | bytes],
+        rcvd: Close | None = None,
+        sent: Close | None = None,
+    ) -> None:
+        ConnectionClosedError.__init__(self, rcvd, sent, None if rcvd is None or sent is None else True)
+        self.args = (reason, unacknowledged, rcvd, sent)
+        self.why = reason
+        self.unacknowledged = unacknowledged
+        """The messages of which it is not known whether the peer's application has had them."""
+
+    def __str__(self) -> str:
+        return (
+            f"session lost: {self.why}; {len(self.unacknowledged)} messages may not have arrived, see .unacknowledged"
+        )
+
+
+class BatcherFull(PerformanceError, RuntimeError):  # noqa: N818 - as its siblings
+    """Too many messages wait to be batched, and the batcher is set to raise; the message was not added."""
+
+    def __init__(self, messages: int, size: int) -> None:
+        super().__init__(messages, size)
+        self.messages, self.size = messages, size
+
+    def __str__(self) -> str:
+        return (
+            f"{self.messages} messages of {self.size} bytes wait to be delivered; "
+            'add fewer, raise max_pending_messages or max_pending_bytes, or let add_message wait with overflow="block"'
+        )
+
+
+class BatcherClosed(PerformanceError, RuntimeError):  # noqa: N818 - as its siblings
+    """The batcher is closed, or closing, and takes no more messages."""
+
+    def __str__(self) -> str:
+        return "the batcher is closed; make another"
+
+
+class MessageDropped(PerformanceError):  # noqa: N818 - as its siblings
+    """A message that was accepted, and will not be delivered.
+
+    ``reason``: ``"expired"``, ``"overflow"``, ``"failed"`` or ``"closed"``.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        why = {
+            "expired": "it expired before it left; raise ttl, or lower batch_timeout",
+            "overflow": 'too many waited; add fewer, or let add_message wait with overflow="block"',
+            "closed": "the batcher was closed before it was delivered; raise the timeout of close",
+        }
+        return f"the message was dropped: {why.get(self.reason, self.reason)}"
+
+
+class DeliveryFailed(MessageDropped):
+    """A message that will not be delivered because ``deliver`` failed each time; what it raised last is the cause."""
+
+    def __init__(self, attempts: int) -> None:
+        super().__init__("failed")
+        self.args = (attempts,)  # the arguments themselves, so that it pickles
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        return f"the message was dropped: deliver failed {self.attempts} times; see what it raised, or raise max_attempts"
+
+
+class WrongLoop(PerformanceError, RuntimeError):  # noqa: N818 - as its siblings
+    """A connection belongs to the event loop, and so to the thread, that opened it; a batcher to the first it served."""
+
+    def __init__(self, what: str = "connection", call: str = "conn.send(...)") -> None:
+        super().__init__(what, call)
+        self.what, self.call = what, call
+
+    def __str__(self) -> str:
+        return (
+            f"this {self.what} belongs to another event loop or thread; "
+            f"call it there, from other threads with asyncio.run_coroutine_threadsafe({self.call}, loop)"
         )

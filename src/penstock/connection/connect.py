@@ -16,9 +16,13 @@ from typing import Any, Literal
 from penstock.backoff import backoff
 from penstock.batch.policy import BatchConfig
 from penstock.connection.connection import Connection
+from penstock.connection.reliable import ReliableConnection
+from penstock.connection.resume import ClientSession, OnSessionLost, Resumption, codecs_of, speaks
+from penstock.errors import EnvelopeRefused
 from penstock.transport.base import (
     ClientOptions,
     Headers,
+    HeadersLike,
     InvalidStatus,
     SecurityError,
     Transport,
@@ -28,6 +32,8 @@ from penstock.transport.base import (
     validate_subprotocols,
     without_credentials,
 )
+from penstock.wire.envelope import HEADER, VERSION
+from penstock.wire.session import LEAST_FRAME, Limits, limits_within
 
 MAX_REDIRECTS = 10
 
@@ -60,7 +66,15 @@ class connect:  # noqa: N801 - a name of the websockets library
         batch: how outgoing messages gather.
         process_exception: gets an exception of an attempt to reconnect; returns None to try again, or what to raise.
         reconnect_delays: makes the series of delays between attempts, in seconds; jittered by default.
-        compression: ``"deflate"`` offers permessage-deflate, which is not offered otherwise.
+        reliable: messages are acknowledged, and survive a break: where the server speaks the envelope (None), always
+            (True), or never (False).
+        resume: False: a break raises at once, though the server speaks the envelope.
+        on_resume: called when a connection goes on after a break.
+        on_session_lost: when a server has forgotten the session: ``"raise"`` `SessionLost`, or ``"resend"`` what was
+            not acknowledged, which may have arrived.
+        send_timeout: seconds that ``send`` may wait; then it raises TimeoutError, and nothing was sent.
+        compression: ``"deflate"`` offers permessage-deflate, and compresses batches where the server speaks the
+            envelope. Nothing is compressed otherwise.
         options: all others of ``websockets.connect``, with its names, meanings and defaults.
 
     Cancelling closes the socket.
@@ -71,6 +85,7 @@ class connect:  # noqa: N801 - a name of the websockets library
         OSError: the TCP connection failed.
         InvalidHandshake: the peer did not accept, or does not speak WebSocket.
         TimeoutError: it took longer than ``open_timeout``.
+        EnvelopeRefused: ``reliable=True``, and the server does not speak the envelope.
     """
 
     def __init__(
@@ -80,6 +95,11 @@ class connect:  # noqa: N801 - a name of the websockets library
         optimize: bool = True,
         transport: Literal["picows", "websockets"] = "picows",
         batch: BatchConfig | None = None,
+        reliable: bool | None = None,
+        resume: bool = True,
+        on_resume: Callable[[], None] | None = None,
+        on_session_lost: OnSessionLost = "raise",
+        send_timeout: float | None = None,
         process_exception: Callable[[Exception], Exception | None] = is_transient,
         reconnect_delays: Callable[[], Iterator[float]] = lambda: backoff(random.random),
         **options: Any,
@@ -94,6 +114,16 @@ class connect:  # noqa: N801 - a name of the websockets library
         self._process_exception = process_exception
         self._reconnect_delays = reconnect_delays
         self._options = _client_options(self._parsed, options)
+        if on_session_lost not in ("raise", "resend"):
+            raise ValueError(f"on_session_lost={on_session_lost!r}: must be 'raise' or 'resend'")
+        if send_timeout is not None and not send_timeout > 0:
+            raise ValueError(f"send_timeout={send_timeout!r}: must be more than 0 seconds, or None for no limit")
+        self._send_timeout = send_timeout
+        self._limits = None if reliable is False else limits_within(self._options.max_frame)
+        if reliable and self._limits is None:
+            raise ValueError(f"max_size={self._options.max_size!r}: must be at least {LEAST_FRAME} with reliable=True")
+        self._reliable, self._resume = reliable, resume
+        self._on_resume, self._on_session_lost = on_resume, on_session_lost
         self._connection: Connection | None = None
 
     def __await__(self) -> Generator[Any, None, Connection]:
@@ -150,7 +180,7 @@ class connect:  # noqa: N801 - a name of the websockets library
     async def _open(self) -> Connection:
         try:
             async with asyncio.timeout(self._options.open_timeout) as deadline:
-                transport = await self._follow()
+                return await self._open_once()
         except TimeoutError as exc:
             if not deadline.expired():
                 raise  # the operating system's own, which says more
@@ -158,10 +188,39 @@ class connect:  # noqa: N801 - a name of the websockets library
                 f"timed out during opening handshake with {without_credentials(self._parsed)} after "
                 f"open_timeout={self._options.open_timeout} s"
             ) from exc
-        return Connection(transport, self._batch, optimize=self._optimize)
 
-    async def _follow(self) -> Transport:
+    async def _open_once(self) -> Connection:
+        inner = await self._follow(None if self._limits is None else VERSION)
+        if self._limits is not None and speaks(inner.response):
+            session = ClientSession(self._resumption(self._limits))
+            connection: Connection = ReliableConnection(
+                await session.begin(inner), self._batch, optimize=self._optimize
+            )
+        elif self._reliable:
+            inner.abort()
+            raise EnvelopeRefused
+        else:
+            connection = Connection(inner, self._batch, optimize=self._optimize)
+        connection.outbox.send_timeout = self._send_timeout
+        return connection
+
+    def _resumption(self, limits: Limits) -> Resumption:
+        return Resumption(
+            open=self._follow,
+            delays=self._reconnect_delays,
+            limits=limits,
+            codecs=codecs_of(self._options.compression),
+            enabled=self._resume,
+            on_resume=self._on_resume,
+            on_session_lost=self._on_session_lost,
+            logger=self._log,
+        )
+
+    async def _follow(self, offer: str | None) -> Transport:
+        """Open a connection, and offer the envelope on the way."""
         uri, options = self._uri, self._options
+        if offer is not None:
+            options = replace(options, additional_headers=_with_header(options.additional_headers, HEADER, offer))
         for _ in range(MAX_REDIRECTS):
             try:
                 return await self._attempt(uri, options)
@@ -210,6 +269,12 @@ def _client_options(uri: WebSocketURI, given: dict[str, Any]) -> ClientOptions:
             "create_connection is not supported: wrap an open connection with penstock.accelerate(ws) instead"
         )
     return ClientOptions(**known, network=given)
+
+
+def _with_header(headers: HeadersLike | None, name: str, value: str) -> Headers:
+    more = Headers() if headers is None else Headers(headers)
+    more[name] = value
+    return more
 
 
 def _redirected(uri: str, location: str, options: ClientOptions, exc: InvalidStatus) -> tuple[str, ClientOptions]:

@@ -15,6 +15,7 @@ from penstock.connection.gate import LONE
 from penstock.connection.many import send_many
 from penstock.connection.messages import DataLike, Fragments, encode, is_whole
 from penstock.connection.outbox import Outbox
+from penstock.errors import EnvelopeRefused
 from penstock.transport.base import (
     Close,
     CloseCode,
@@ -45,11 +46,18 @@ class Connection:
     """
 
     def __init__(self, transport: Transport, batch: BatchConfig, *, optimize: bool) -> None:
+        self.carry(transport, batch, optimize=optimize)
+
+    def carry(self, transport: Transport, batch: BatchConfig, *, optimize: bool) -> None:
+        """Be a connection over ``transport`` from now on; penstock's own."""
         self._transport = transport
-        self.outbox = Outbox(transport, batch, gather=optimize)
+        self.outbox = self._gather(batch, optimize=optimize)
         """What gathers outgoing messages; penstock's own."""
         self.reader = transport.reader
         """What has arrived, and whether somebody receives; penstock's own."""
+
+    def _gather(self, batch: BatchConfig, *, optimize: bool) -> Outbox:
+        return Outbox(self._transport, batch, gather=optimize)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.state.name} {self.id}>"
@@ -118,6 +126,23 @@ class Connection:
             ConnectionClosed: the connection is, or was closed meanwhile.
         """
         await self.outbox.flush()
+
+    @property
+    def is_reliable(self) -> bool:
+        """Whether both ends speak the envelope, so that messages are acknowledged, and survive a break."""
+        return False
+
+    async def delivered(self) -> None:
+        """Wait until the peer's application has taken everything accepted so far.
+
+        Cancelling is safe. It waits through breaks, for as long as the session lives.
+
+        Raises:
+            EnvelopeRefused: the connection is not reliable (see `is_reliable`).
+            DeliveryUnknown: the peer closed before it told.
+            SessionLost: the connection broke, and could not be resumed.
+        """
+        raise EnvelopeRefused
 
     # Receiving
 

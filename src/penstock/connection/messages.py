@@ -22,7 +22,7 @@ def encode(message: DataLike, text: bool | None = None) -> tuple[int, bytes]:
         MessageTypeError: neither text nor bytes.
     """
     if isinstance(message, str):
-        return FIN | (BINARY if text is False else TEXT), _utf8(message)
+        return FIN | (BINARY if text is False else TEXT), utf8(message)
     if isinstance(message, bytes | bytearray | memoryview):
         return FIN | (TEXT if text is True else BINARY), bytes(message)
     raise refused(message)
@@ -63,7 +63,8 @@ def mixed(first: Any, other: Any) -> MessageTypeError:
     )
 
 
-def _utf8(text: str) -> bytes:
+def utf8(text: str) -> bytes:
+    """Raises SerializationError: ``text`` is not Unicode."""
     try:
         return text.encode()
     except UnicodeEncodeError as exc:

@@ -37,8 +37,8 @@ class Outbox:
         self.gate = LONE
         self.quick = False
         """A message that begins with `first` needs only to be appended to `run`, within `room` and `max_size`."""
-        self.run: list[bytes] = []
-        """The payloads gathered last."""
+        self.run: list[Any] = []
+        """The payloads gathered last, as the transport's frames take them."""
         self.first = FIN | TEXT
         """The first byte that their frames want."""
         self.room = 0
@@ -57,7 +57,7 @@ class Outbox:
         self._config = config
         self._gather = gather
         self._linger = gather and config.batch_timeout > 0
-        self._earlier: list[tuple[int, list[bytes]]] = []
+        self._earlier: list[tuple[int, list[Any]]] = []
         self._earlier_count = 0
         self._ticker = ticker_of(self._loop)
         self._ticking = False
@@ -65,13 +65,15 @@ class Outbox:
         self._resting = False
         self._turns = Turns(self._loop)
         self._writes = 0
+        self.send_timeout: float | None = None
+        """Seconds that a sender waits at most; then TimeoutError, and its message is not taken."""
         self.changed = Signal(self._loop)
         self.on_end: Callable[[], None] | None = None  # told once that nothing can be written any more
         transport.owner = self
 
     # Accepting
 
-    async def accept(self, first: int, payload: bytes) -> None:
+    async def accept(self, first: int, payload: Any) -> None:
         """Take one message, after all that were offered before it; ``first`` is its frame's first byte.
 
         Raises:
@@ -106,7 +108,7 @@ class Outbox:
         self.run += payloads
         return True
 
-    def begin(self, first: int, payload: bytes) -> None:
+    def begin(self, first: int, payload: Any) -> None:
         """Take the first message of a loop iteration: the gate is LONE.
 
         Raises:
@@ -137,7 +139,7 @@ class Outbox:
         else:
             self._settle()
 
-    def take_unasked(self, frame: bytes, first: int, payload: bytes) -> None:
+    def take_unasked(self, frame: bytes, first: int, payload: Any) -> None:
         """Take a message now, behind what has gathered, whatever the bounds.
 
         Args:
@@ -151,7 +153,7 @@ class Outbox:
         else:
             self.begin(first, payload)
 
-    def _take(self, first: int, payload: bytes) -> None:
+    def _take(self, first: int, payload: Any) -> None:
         """Take a message whose turn it is."""
         if not self._gather:
             self.write_one(first, payload)
@@ -166,7 +168,7 @@ class Outbox:
         if self.gate is SHUT:
             self._let_through()
 
-    def _push(self, first: int, payload: bytes) -> None:
+    def _push(self, first: int, payload: Any) -> None:
         if self.transport.encode is not None:
             first, payload = self.transport.encode(first, payload)
         self._switch(first)
@@ -198,8 +200,9 @@ class Outbox:
         if alone:  # else whoever was let through has to take first
             self._let_through()
         try:
-            may_go = await turn.future
-        except asyncio.CancelledError:
+            async with asyncio.timeout(self.send_timeout):
+                may_go = await turn.future
+        except (asyncio.CancelledError, TimeoutError):
             if self._turns.withdraw(turn) and exclusive:
                 self.fragmenting = False
             self._let_through()

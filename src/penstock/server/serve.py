@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import http
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from penstock.batch.policy import BatchConfig
 from penstock.connection.connection import Connection
+from penstock.connection.reliable import ReliableConnection
+from penstock.connection.session import SessionTransport
+from penstock.server.negotiation import agreed, greeting, offers, selecting
+from penstock.server.sessions import TTL, SessionConfig, Sessions
 from penstock.transport.base import (
     CloseCode,
+    Request,
     Response,
     ServerOptions,
     Transport,
     validate_subprotocols,
 )
+from penstock.wire.envelope import HEADER, VERSION, BadFrame, Hello
+from penstock.wire.session import limits_within
 
 Handler = Callable[["ServerConnection"], Awaitable[None]]
 
@@ -34,9 +43,26 @@ class ServerConnection(Connection):
         self.username: str
         """Set by ``websockets.basic_auth``."""
 
+    @property
+    def inner(self) -> Transport:
+        """What carries it now."""
+        return self._transport
+
     def respond(self, status: int, text: str) -> Response:
         """A plain-text HTTP response, for ``process_request`` and ``process_response`` to refuse with."""
         return self._transport.reject(status, text)
+
+
+class ReliableServerConnection(ReliableConnection, ServerConnection):
+    """The same, over a session."""
+
+
+Principal = Callable[[ServerConnection], Any]
+
+
+def username_of(connection: ServerConnection) -> Hashable:
+    """Who has authenticated with ``websockets.basic_auth``; None for all others."""
+    return getattr(connection, "username", None)
 
 
 class Server:
@@ -54,8 +80,11 @@ class Server:
         *,
         optimize: bool,
         logger: Any,
+        sessions: Sessions | None,
+        principal: Principal,
     ) -> None:
         self.handler = handler
+        self._sessions, self._principal = sessions, principal
         self.logger = logger
         self._listen, self._batch, self._optimize = listen, batch, optimize
         self._listener: Any = None
@@ -71,6 +100,14 @@ class Server:
 
     # What a transport asks and tells while it accepts
 
+    def answering(self, request: Request, response: Response) -> None:
+        if (
+            self._sessions is not None
+            and response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS
+            and offers(request)
+        ):
+            response.headers[HEADER] = VERSION
+
     def connecting(self, transport: Transport) -> ServerConnection:
         return ServerConnection(transport, self._batch, optimize=self._optimize, server=self)
 
@@ -78,13 +115,45 @@ class Server:
         return self._closing is not None or not self.is_serving()
 
     def opened(self, connection: ServerConnection) -> asyncio.Task[None]:
-        task = self.get_loop().create_task(self._handle(connection))
-        self._handlers.add(task)
-        task.add_done_callback(self._handlers.discard)
         self._all.add(connection)
-        return task
+        return self._spawn(self._handle(connection))
 
     async def _handle(self, connection: ServerConnection) -> None:
+        if self._sessions is None or not agreed(connection.request, connection.response, connection.subprotocol):
+            await self._run(connection)
+            return
+        inner = connection.inner
+        hello = await greeting(inner)
+        if hello is None:
+            await self._run(connection)
+        else:
+            await self._open_session(self._sessions, connection, inner, hello)
+
+    async def _open_session(
+        self, sessions: Sessions, connection: ServerConnection, inner: Transport, hello: Hello
+    ) -> None:
+        """Begin a session, with a handler of its own that outlives this socket; or go on with one, for its handler."""
+
+        def adopt(transport: SessionTransport) -> None:
+            connection.__class__ = ReliableServerConnection
+            connection.carry(transport, self._batch, optimize=self._optimize)
+            self._spawn(self._run(connection))
+
+        try:
+            principal = self._principal(connection)
+            if isinstance(principal, Awaitable):
+                principal = await principal
+            sessions.open(inner, hello, principal, adopt)
+        except BadFrame as exc:
+            inner.fail(exc.code, exc.reason)
+        except Exception:
+            self.logger.exception("opening a session failed")
+            inner.fail(CloseCode.INTERNAL_ERROR, "")
+        if not connection.is_reliable:
+            self._all.discard(connection)
+        await inner.wait_closed()
+
+    async def _run(self, connection: ServerConnection) -> None:
         try:
             async with connection:
                 await self.handler(connection)
@@ -92,6 +161,12 @@ class Server:
             self.logger.exception("connection handler failed")
         finally:
             self._all.discard(connection)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self.get_loop().create_task(work)
+        self._handlers.add(task)
+        task.add_done_callback(self._handlers.discard)
+        return task
 
     # The life of the server
 
@@ -108,11 +183,13 @@ class Server:
         try:
             if self._listener is not None:
                 self._listener.close()
+            if self._sessions is not None:
+                self._sessions.close()
             if close_connections:
                 closing = [asyncio.create_task(connection.close(code, reason)) for connection in self.connections]
                 if closing:
                     await asyncio.wait(closing)
-            if self._handlers:
+            while self._handlers:
                 await asyncio.wait(self._handlers)
             if self._listener is not None:
                 await self._listener.wait_closed()
@@ -183,6 +260,9 @@ def serve(
     optimize: bool = True,
     transport: Literal["picows", "websockets"] = "picows",
     batch: BatchConfig | None = None,
+    reliable: bool = True,
+    sessions: SessionConfig | None = None,
+    principal: Principal = username_of,
     **options: Any,
 ) -> Server:
     """Serve WebSocket connections on ``host`` and ``port``: a drop-in for ``websockets.serve``.
@@ -202,6 +282,10 @@ def serve(
         optimize: False gives plain behaviour: one write for each message.
         transport: what reads frames below: ``"picows"`` (fast) or ``"websockets"``.
         batch: how outgoing messages gather.
+        reliable: False: do not speak the envelope, though clients offer it.
+        sessions: how sessions are kept whose connection broke.
+        principal: tells who is at the other end of a connection, or an awaitable of that; a session is resumed only by
+            the one who began it. By default the ``username`` that ``websockets.basic_auth`` sets.
         options: all others of ``websockets.serve``, with its names, meanings and defaults, but for ``compression``,
             which has to be asked for by name (``"deflate"``).
 
@@ -218,6 +302,9 @@ def serve(
     if known.get("subprotocols") is not None:
         validate_subprotocols(known["subprotocols"])
     settings = ServerOptions(**known, network=options)
+    kept = _sessions(settings, sessions) if reliable else None
+    if kept is not None:
+        settings = replace(settings, select_subprotocol=selecting(settings.select_subprotocol, settings.subprotocols))
 
     async def listen(server: Server) -> Any:
         if transport == "picows":
@@ -234,7 +321,23 @@ def serve(
         BatchConfig() if batch is None else batch,
         optimize=optimize,
         logger=settings.logger or _logger,
+        sessions=kept,
+        principal=principal,
     )
+
+
+def _sessions(settings: ServerOptions, config: SessionConfig | None) -> Sessions | None:
+    times = (settings.ping_interval, settings.ping_timeout, settings.open_timeout)
+    seconds = sum(part for part in times if part is not None)
+    if config is None:
+        config = SessionConfig(ttl=max(TTL, seconds))
+    elif config.ttl < seconds:
+        raise ValueError(
+            f"ttl={config.ttl} s: must be at least ping_interval + ping_timeout + open_timeout={seconds} s, for an idle "
+            "client notices a silent break only after that"
+        )
+    limits = limits_within(settings.max_frame)
+    return None if limits is None else Sessions(config, limits)
 
 
 def unix_serve(handler: Handler, path: str | os.PathLike[str] | None = None, **options: Any) -> Server:

@@ -26,6 +26,7 @@ from websockets.exceptions import (
     InvalidMessage,
     InvalidStatus,
     InvalidURI,
+    NegotiationError,
     ProtocolError,
     SecurityError,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "ConnectionClosedError",
     "ConnectionClosedOK",
     "Data",
+    "Encode",
     "Frames",
     "Headers",
     "HeadersLike",
@@ -65,6 +67,7 @@ __all__ = [
     "InvalidStatus",
     "InvalidURI",
     "LoggerLike",
+    "NegotiationError",
     "Options",
     "Origin",
     "Owner",
@@ -152,6 +155,11 @@ class Options:
     def size_limits(self) -> tuple[int | None, int | None]:
         """Bytes in a message, and in a fragment of one."""
         return self.max_size if isinstance(self.max_size, tuple) else (self.max_size, None)
+
+    @property
+    def max_frame(self) -> int | None:
+        """Bytes in a frame."""
+        return min((limit for limit in self.size_limits if limit is not None), default=None)
 
     @property
     def write_limits(self) -> tuple[int, int | None]:
@@ -277,6 +285,12 @@ class Transport(Protocol):
     def on_full(self, make_room: Callable[[], bool]) -> None:
         """Have something called when too many frames wait, before reading pauses: it returns True if it made room."""
 
+    def divert(self, sink: Callable[[Any], None]) -> None:
+        """Give every message that is here or comes to ``sink``: text, bytes, or a `penstock.transport.inbox.Part`."""
+
+    def put_back(self, message: Data) -> None:
+        """Have a message received again that was received whole."""
+
     def deaf_since(self, when: float) -> bool:
         """Whether reading was paused at any time since an instant: a pong may be unread in the socket."""
 
@@ -302,6 +316,9 @@ class Incoming(Protocol):
 
     def connecting(self, transport: Transport) -> Any:
         """A client asks: make the connection that the handshake's hooks are shown."""
+
+    def answering(self, request: Request, response: Response) -> None:
+        """The handshake is about to succeed: add to its answer what there is to add."""
 
     def refusing(self) -> bool:
         """The server is closing: answer 503."""

@@ -47,6 +47,7 @@ class Inbox:
         self._overflow_is_dropped = False
         self.on_full: Callable[[], bool] | None = None
         """Asked when too many wait, before reading pauses: True if it made room."""
+        self._sink: Callable[[Item], None] | None = None
         self._pause: Callable[[], object] = lambda: None
         self._resume: Callable[[], object] = lambda: None
 
@@ -63,8 +64,19 @@ class Inbox:
         if len(items) > self.high:
             self._overflow()
 
+    def divert(self, sink: Callable[[Item], None]) -> None:
+        """Give what is here, and whatever comes, to ``sink`` instead of keeping it."""
+        self._sink = sink
+        self.high = -1  # so that `put`, which is in a hurry, does not have to look
+        while self.items:
+            sink(self.items.popleft())
+        if self.paused:
+            self._go_on()
+
     def _overflow(self) -> None:
-        if self._overflow_is_dropped:
+        if self._sink is not None:
+            self._sink(self.items.pop())
+        elif self._overflow_is_dropped:
             self._drop_the_rest()
         elif not self.paused and not (self.on_full is not None and self.on_full()):
             self.paused = True

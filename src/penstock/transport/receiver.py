@@ -40,6 +40,12 @@ class Receiver(ABC):
     def on_full(self, make_room: Callable[[], bool]) -> None:
         self.inbox.on_full = make_room
 
+    def divert(self, sink: Callable[[Item], None]) -> None:
+        self.inbox.divert(sink)
+
+    def put_back(self, message: Data) -> None:
+        self.inbox.items.appendleft(message)
+
     def deaf_since(self, when: float) -> bool:
         return self.inbox.deaf_since(when)
 

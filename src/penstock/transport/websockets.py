@@ -71,6 +71,8 @@ class WebsocketsTransport:
         self._compress = compress
         self._keepalive: Keepalive | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._sink: Callable[[Any], None]
+        self._pump: asyncio.Task[None] | None = None
 
     def opened(self, ping_interval: float | None, ping_timeout: float | None) -> None:
         """The opening handshake is done."""
@@ -231,6 +233,20 @@ class WebsocketsTransport:
 
         assembler.pause = pause_unless_room_is_made
 
+    def divert(self, sink: Callable[[Any], None]) -> None:
+        self._sink = sink
+        if self._pump is None:
+            self._pump = self._start(self._pump_all())
+
+    async def _pump_all(self) -> None:
+        while True:
+            self._sink(await self.ws.recv())
+
+    def put_back(self, message: Data) -> None:
+        text = isinstance(message, str)
+        data = message.encode() if isinstance(message, str) else message
+        self.ws.recv_messages.frames.queue.appendleft(Frame(Opcode.TEXT if text else Opcode.BINARY, data))
+
     def deaf_since(self, when: float) -> bool:
         return self.ws.recv_messages.paused
 
@@ -374,6 +390,11 @@ async def listen(incoming: Incoming, host: Any, port: int | None, options: Serve
     def for_penstock(hook: Any) -> Any:
         return None if hook is None else lambda ws, *arguments: hook(ws.connection, *arguments)
 
+    def answer(ws: server.ServerConnection, request: Request, response: Response) -> Any:
+        assert isinstance(ws, Accepted)
+        incoming.answering(request, response)
+        return None if options.process_response is None else options.process_response(ws.connection, request, response)
+
     async def handle(ws: server.ServerConnection) -> None:
         assert isinstance(ws, Accepted)
         ws.carried.opened(options.ping_interval, options.ping_timeout)
@@ -386,7 +407,7 @@ async def listen(incoming: Incoming, host: Any, port: int | None, options: Serve
         origins=options.origins,
         select_subprotocol=for_penstock(options.select_subprotocol),
         process_request=for_penstock(options.process_request),
-        process_response=for_penstock(options.process_response),
+        process_response=answer,
         server_header=options.server_header,
         create_connection=Accepted,
         **_shared_arguments(options),

@@ -5,6 +5,7 @@ The protocol is described, clause by clause, in the documentation's page about i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, TypeAlias
 
 from msgspec import DecodeError, Meta, Raw, Struct, ValidationError
@@ -33,7 +34,7 @@ Number = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 Content: TypeAlias = str | bytes
 
 
-class BadFrame(Exception):
+class BadFrame(Exception):  # noqa: N818 - not raised to applications
     """The peer broke the rules; it is told by the close code."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -120,7 +121,7 @@ class Unknown(Struct):
 
 Frame: TypeAlias = Data | Compressed | Part | Ack | Hello | Welcome | Bye | Unknown
 
-_read = Decoder(Data | Compressed | Part | Ack | Hello | Welcome | Bye).decode
+_read: Callable[[bytes], Frame] = Decoder(Data | Compressed | Part | Ack | Hello | Welcome | Bye).decode
 _read_any = Decoder(list[Raw]).decode
 _read_number = Decoder(int).decode
 _read_texts = Decoder(list[str]).decode

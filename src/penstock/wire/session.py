@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from msgspec import Raw
 
-from penstock.wire.compression import Adaptive, BadCompression, Codec, compress, decompress
+from penstock.wire.compression import Trials, BadCompression, Codec, compress, decompress
 from penstock.wire.envelope import (
     BAD_FRAME,
     BAD_TEXT,
@@ -35,6 +35,8 @@ from penstock.wire.envelope import (
     write,
 )
 
+LEAST_FRAME = 4096
+"""Bytes that a frame must be allowed to have, for an end to speak the envelope at all."""
 REPLAY_BYTES, REPLAY_FRAMES = 4 * 1024 * 1024, 4096
 """What one end keeps for a replay at most, and then takes no more."""
 ACK_FRAMES = 32
@@ -59,7 +61,7 @@ class Limits:
     """Bytes in a message."""
 
     def __post_init__(self) -> None:
-        for name, least in (("max_frame", 2 * OVERHEAD), ("window", 1), ("max_message", 0)):
+        for name, least in (("max_frame", LEAST_FRAME), ("window", 1), ("max_message", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or not least <= value <= MAX_INTEGER:
                 raise ValueError(f"{name}={value!r}: must be a whole number from {least} to {MAX_INTEGER}")
@@ -85,8 +87,8 @@ class Outgoing:
         """Bytes of frames that are written and not acknowledged."""
         self._kept: dict[int, bytes] = {}
         self.kept_bytes = 0
-        self._codec = codec
-        self._adaptive = Adaptive()
+        self.codec = codec
+        self._trials = Trials()
 
     # Numbering
 
@@ -107,10 +109,10 @@ class Outgoing:
             self._add_large(messages[0])
 
     def _compressed(self, messages: list[Content], array: bytes) -> bytes | None:
-        if self._codec is None or not self._adaptive.may_try(len(messages)):
+        if self.codec is None or not self._trials.may_try(len(messages)):
             return None
-        packed = compress(self._codec, array)
-        if not self._adaptive.tried(len(array), len(packed)):
+        packed = compress(self.codec, array)
+        if not self._trials.tried(len(array), len(packed)):
             return None
         return write(Compressed(self.tx + 1, len(messages), len(array), packed))
 
@@ -191,8 +193,8 @@ class Outgoing:
                 case Data(messages=array):
                     found += unpack(array)
                 case Compressed(size=size, packed=packed):
-                    assert self._codec is not None
-                    found += unpack(decompress(self._codec, packed, size))
+                    assert self.codec is not None
+                    found += unpack(decompress(self.codec, packed, size))
                 case Part(flags=flags, piece=piece):
                     pieces.append(piece)
                     if flags & LAST:
@@ -208,9 +210,10 @@ class Incoming:
     Args:
         ours: what is taken at most.
         codec: what may arrive compressed.
+        unread: messages of a session before this one that still wait for the application.
     """
 
-    def __init__(self, ours: Limits, codec: Codec | None = None) -> None:
+    def __init__(self, ours: Limits, codec: Codec | None = None, *, unread: int = 0) -> None:
         self.ours = ours
         self.rx = 0
         """Number of the last frame that has arrived, with all before it."""
@@ -221,7 +224,7 @@ class Incoming:
         self.want = 0
         """The peer asks to be told as soon as this frame was taken; 0 if it does not."""
         self._codec = codec
-        self._arrived = 0  # messages, of all frames
+        self._arrived = unread  # messages, of all frames
         self._waiting: deque[tuple[int, int, int]] = deque()
         """Frames that were not taken: number, messages that have arrived up to its end, bytes."""
         self._taken_bytes = 0  # of frames that the peer was not told of
@@ -336,9 +339,9 @@ class Incoming:
 class Session:
     """Both halves of one end."""
 
-    def __init__(self, ours: Limits, theirs: Limits, codec: Codec | None = None) -> None:
+    def __init__(self, ours: Limits, theirs: Limits, codec: Codec | None = None, *, unread: int = 0) -> None:
         self.outgoing = Outgoing(theirs, codec)
-        self.incoming = Incoming(ours, codec)
+        self.incoming = Incoming(ours, codec, unread=unread)
 
     def may_resume(self, peer: Hello | Welcome) -> bool:
         """Whether this end and a peer that has come back have all that is needed to go on."""
@@ -371,3 +374,10 @@ def choose_codec(offered: int, taken: Codec) -> Codec | None:
     """The better one of those that both ends know."""
     common = Codec(offered & taken.value)
     return next((codec for codec in (Codec.ZSTD, Codec.ZLIB) if codec in common), None)
+
+
+def limits_within(max_size: int | None) -> Limits | None:
+    """What an end takes whose messages and frames have ``max_size`` bytes at most; None if those are too few."""
+    if max_size is None:
+        return Limits(max_frame=2**24, max_message=MAX_INTEGER)
+    return Limits(max_frame=max_size, max_message=max_size) if max_size >= LEAST_FRAME else None

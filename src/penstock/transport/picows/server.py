@@ -104,6 +104,7 @@ class Handshake(asyncio.Protocol):
         response = await self._hook(options.process_request, request)
         if response is None:
             response = protocol.accept(request)
+            self._incoming.answering(request, response)
         if options.server_header is not None:
             response.headers["Server"] = options.server_header
         response = await self._hook(options.process_response, request, response) or response

@@ -1,0 +1,129 @@
+"""A connection whose messages are numbered, acknowledged, and sent again after a break."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from threading import get_ident
+from typing import Any
+
+from penstock.batch.policy import BatchConfig
+from penstock.connection.connection import Connection
+from penstock.connection.fragments import send_fragments
+from penstock.connection.gate import LONE
+from penstock.connection.many import CHUNK
+from penstock.connection.messages import DataLike, Fragments, is_whole, refused, utf8
+from penstock.connection.outbox import Outbox
+from penstock.connection.session import WHOLE, SessionTransport
+from penstock.errors import MessageTypeError, SerializationError
+from penstock.wire.session import REPLAY_BYTES, REPLAY_FRAMES
+
+
+class SessionOutbox(Outbox):
+    """Gathers messages as they are, ``str`` or ``bytes``: an envelope has room for both."""
+
+    transport: SessionTransport
+
+    def __init__(self, transport: SessionTransport, config: BatchConfig, *, gather: bool) -> None:
+        super().__init__(transport, config, gather=gather)
+        self.first = WHOLE
+
+    @property
+    def max_message(self) -> int:
+        """Bytes that a message may have for the peer."""
+        return self.transport.session.outgoing.theirs.max_message
+
+    def _set_limits(self) -> None:
+        super()._set_limits()
+        self.max_size = min(self.max_size, self.max_message)
+
+    def take_unasked(self, frame: bytes, first: int, payload: bytes) -> None:
+        """See `Outbox.take_unasked`. A peer that is so far behind that no more can be kept loses its session."""
+        if self.size > REPLAY_BYTES or len(self.run) > REPLAY_FRAMES:
+            self.transport.fail(1013, "too far behind for a broadcast")
+        else:
+            super().take_unasked(frame, WHOLE, whole(payload, text=first & 0x0F == 1, max_message=self.max_message))
+
+
+class ReliableConnection(Connection):
+    """A connection over a session; made by `connect` and `serve` where both ends speak the envelope."""
+
+    outbox: SessionOutbox
+
+    _transport: SessionTransport
+
+    def _gather(self, batch: BatchConfig, *, optimize: bool) -> SessionOutbox:
+        return SessionOutbox(self._transport, batch, gather=optimize)
+
+    async def send(self, message: DataLike | Fragments, *, text: bool | None = None) -> None:
+        """See `Connection.send`; and a message that the peer's limits exclude raises SerializationError."""
+        outbox = self.outbox
+        if (
+            text is None
+            and get_ident() == outbox.thread
+            and (type(message) is bytes or (type(message) is str and message.isascii()))
+        ):
+            size = outbox.size + len(message)
+            if size < outbox.max_size:
+                if outbox.quick and len(outbox.run) < outbox.room:
+                    outbox.size = size
+                    outbox.run.append(message)
+                    return
+                if outbox.gate is LONE:
+                    outbox.begin(WHOLE, message)
+                    return
+        if is_whole(message):
+            await outbox.accept(WHOLE, whole(message, text, outbox.max_message))
+        else:
+            await send_fragments(outbox, message, text)
+
+    async def send_many(self, messages: Iterable[DataLike]) -> None:
+        outbox = self.outbox
+        if is_whole(messages):
+            raise MessageTypeError(
+                f"send_many takes an iterable of messages, not one {type(messages).__name__}",
+                "use send for one message",
+            )
+        outbox.check_loop()
+        iterator = iter(messages)
+        while chunk := list(islice(iterator, CHUNK)):
+            outbox.expect_more()
+            for message in chunk:
+                await self.send(message)
+
+    @property
+    def is_reliable(self) -> bool:
+        return True
+
+    async def delivered(self) -> None:
+        await self.outbox.flush()
+        await self._transport.delivered()
+
+
+def whole(message: Any, text: bool | None, max_message: int) -> Any:
+    """A message as it goes into an envelope.
+
+    Raises:
+        SerializationError: text that is not Unicode, or a message that is too big for the peer.
+        MessageTypeError: neither text nor bytes.
+    """
+    if isinstance(message, str):
+        data = utf8(message)
+        content: str | bytes = data if text is False else message
+    elif isinstance(message, bytes | bytearray | memoryview):
+        content = data = bytes(message)
+        if text:
+            try:
+                content = data.decode()
+            except UnicodeDecodeError as exc:
+                raise SerializationError(
+                    f"bytes to be sent as text are not UTF-8: {exc.reason} at position {exc.start}",
+                    "send them as binary",
+                ) from exc
+    else:
+        raise refused(message)
+    if len(data) > max_message:
+        raise SerializationError(
+            f"a message of {len(data)} bytes, of which the peer takes {max_message} at most", "send it in several"
+        )
+    return content

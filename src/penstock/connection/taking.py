@@ -1,0 +1,94 @@
+"""When the peer is told that its messages were taken."""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop, Future, TimerHandle
+from collections.abc import Callable, Sequence
+
+from penstock.transport.inbox import Inbox, Item
+from penstock.wire.session import ACK_DELAY, Incoming
+
+
+class SessionInbox(Inbox):
+    """Messages of a session that wait for the application. The window bounds them, so reading is never paused.
+
+    Args:
+        taken: called when the application waits for a message, and while `watched` whenever it has taken one.
+    """
+
+    def __init__(self, loop: AbstractEventLoop, taken: Callable[[], None]) -> None:
+        super().__init__(loop, None, None)
+        self._taken = taken
+
+    def watch(self, *, closely: bool) -> None:
+        """Have every message that is taken looked at, or only the last that is here."""
+        self.paused = closely  # what `Receiver` looks at after each message anyhow
+
+    def put_all(self, messages: Sequence[Item]) -> None:
+        """Add what arrived together."""
+        self.items.extend(messages)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def relax(self) -> None:
+        if self.paused:
+            self._taken()
+
+    def expect(self) -> Future[None]:
+        self._taken()
+        return super().expect()
+
+    def deaf_since(self, when: float) -> bool:
+        return False
+
+
+class Taking:
+    """Watches what the application takes, and tells the peer: in time, but not of every message.
+
+    Args:
+        tell: writes an acknowledgement, if there is a socket.
+        on_empty: called when the application waits, and all was taken.
+    """
+
+    def __init__(self, loop: AbstractEventLoop, tell: Callable[[], None], on_empty: Callable[[], None]) -> None:
+        self.inbox = SessionInbox(loop, self.look)
+        self.incoming: Incoming
+        self._loop, self._tell, self._on_empty = loop, tell, on_empty
+        self._timer: TimerHandle | None = None
+
+    def look(self) -> None:
+        """The application has taken messages."""
+        left = len(self.inbox.items)
+        if self.incoming.left(left):
+            self.tell()
+        if not left:
+            self._on_empty()
+
+    def arrived(self) -> None:
+        """Messages have arrived; the peer is told of them before long."""
+        if self.incoming.left(len(self.inbox.items)):
+            self.tell()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(ACK_DELAY, self._late)
+
+    def tell(self) -> None:
+        """Tell the peer now."""
+        incoming = self.incoming
+        incoming.left(len(self.inbox.items))
+        self.inbox.watch(closely=incoming.want > incoming.taken)
+        self._tell()
+
+    def _late(self) -> None:
+        self._timer = None
+        incoming = self.incoming
+        incoming.left(len(self.inbox.items))
+        if incoming.taken > incoming.told:
+            self.tell()
+        if incoming.is_behind:
+            self._timer = self._loop.call_later(ACK_DELAY, self._late)
+
+    def stop(self) -> None:
+        """There is nobody to be told any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,72 @@
+"""Whether a client and a server speak the envelope with each other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from penstock.transport.base import ConnectionClosed, NegotiationError, Request, Response, Subprotocol, Transport
+from penstock.wire.envelope import HEADER, SUBPROTOCOL, VERSION, BadFrame, Hello, read
+
+HELLO_TIMEOUT = 2.0
+"""Seconds of silence after which a client that offered the envelope is taken not to speak it."""
+
+Select = Callable[[Any, Sequence[Subprotocol]], Subprotocol | None]
+
+
+def offers(request: Request) -> bool:
+    """Whether a client offers the envelope by its header."""
+    return any(value.split(";")[0].strip() == VERSION for value in request.headers.get_all(HEADER))
+
+
+def agreed(request: Request | None, response: Response | None, subprotocol: str | None) -> bool:
+    """Whether the envelope was offered and accepted, by the header or, from a browser, by a subprotocol."""
+    if subprotocol is not None and subprotocol.startswith(SUBPROTOCOL):
+        return True
+    return request is not None and response is not None and offers(request) and HEADER in response.headers
+
+
+def selecting(select: Select | None, subprotocols: Sequence[Subprotocol] | None) -> Select:
+    """Choose a subprotocol as the application would, beneath the envelope where that is offered by one."""
+
+    def choose(connection: Any, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        outer = [name for name in offered if name == SUBPROTOCOL or name.startswith(SUBPROTOCOL + "+")]
+        if not outer:
+            return plainly(connection, offered)
+        inner = plainly(
+            connection, [Subprotocol(name.removeprefix(SUBPROTOCOL + "+")) for name in outer if "+" in name]
+        )
+        name = Subprotocol(SUBPROTOCOL if inner is None else f"{SUBPROTOCOL}+{inner}")
+        return name if name in outer else None
+
+    def plainly(connection: Any, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        if select is not None:
+            return select(connection, offered)
+        if subprotocols is None:
+            return None
+        for name in subprotocols:
+            if name in offered:
+                return name
+        raise NegotiationError(
+            "missing subprotocol" if not offered else "invalid subprotocol; expected one of " + ", ".join(subprotocols)
+        )
+
+    return choose
+
+
+async def greeting(inner: Transport) -> Hello | None:
+    """The HELLO with which a client begins to speak the envelope; None from one that does not."""
+    try:
+        async with asyncio.timeout(HELLO_TIMEOUT):
+            message = await inner.recv()
+    except (TimeoutError, ConnectionClosed):
+        return None
+    try:
+        frame = read(message)
+    except BadFrame:
+        frame = None
+    if isinstance(frame, Hello):
+        return frame
+    inner.put_back(message)
+    return None
