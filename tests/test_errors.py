@@ -10,10 +10,14 @@ import pytest
 import penstock
 from penstock import errors
 from penstock.errors import (
+    BatcherClosed,
+    BatcherFull,
     CertificateRefused,
     ConnectionDenied,
     ConnectionFailed,
+    DeliveryFailed,
     LeaseReturned,
+    MessageDropped,
     MessageTypeError,
     PerformanceError,
     PoolClosed,
@@ -52,7 +56,27 @@ EXAMPLES: list[tuple[PerformanceError, dict[str, object], list[str]]] = [
     (
         PoolExhausted(10.0, 0, 2, 2, 0),
         {"in_use": 0, "opening": 2},
-        ["2 being opened", "does not answer", "acquire_timeout"],
+        ["2 being opened", "the server does not answer: look at it", "acquire_timeout"],
+    ),
+    (
+        PoolExhausted(1.0, 0, 1, 1, 0, retry_in=3.21, timeout=1.0),
+        {"opening": 1, "retry_in": 3.21, "timeout": 1.0},
+        ["asked to be left alone", "tried again in 3.2 s", "acquire_timeout"],
+    ),
+    (
+        PoolExhausted(1.0, 0, 0, 1, 0, closing=1),
+        {"closing": 1, "retry_in": 0.0},
+        ["1 being closed", "does not answer what closes them", "max_connections"],
+    ),
+    (
+        PoolExhausted(0.0, 0, 0, 0, 0, timeout=0),
+        {"timeout": 0},
+        ["timeout=0 opens none", "warm_up(url)"],
+    ),
+    (
+        PoolExhausted(1.0, 0, 0, 5, 0, timeout=1.0),
+        {"size": 5},
+        ["5 to all URLs", "raise max_connections or max_total"],
     ),
     (
         ConnectionDenied("ws://a", "wrong password"),
@@ -61,7 +85,17 @@ EXAMPLES: list[tuple[PerformanceError, dict[str, object], list[str]]] = [
     ),
     (PoolClosed(), {}, ["closed", "make another"]),
     (LeaseReturned(), {}, ["was returned", "get_connection"]),
-    (WrongLoop(), {}, ["another event loop or thread", "run_coroutine_threadsafe"]),
+    (
+        BatcherFull(10, 200),
+        {"messages": 10, "size": 200},
+        ["10 messages of 200 bytes", "max_pending_messages", 'overflow="block"'],
+    ),
+    (BatcherClosed(), {}, ["closed", "make another"]),
+    (MessageDropped("expired"), {"reason": "expired"}, ["dropped", "expired", "ttl"]),
+    (MessageDropped("overflow"), {"reason": "overflow"}, ["too many waited", "block"]),
+    (MessageDropped("closed"), {"reason": "closed"}, ["closed before it was delivered", "timeout of close"]),
+    (DeliveryFailed(5), {"reason": "failed", "attempts": 5}, ["deliver failed 5 times", "max_attempts"]),
+    (WrongLoop(), {}, ["this connection", "another event loop or thread", "run_coroutine_threadsafe", "fork"]),
 ]
 every_error = pytest.mark.parametrize(("error", "facts", "says"), EXAMPLES, ids=lambda value: type(value).__name__)
 
@@ -117,6 +151,9 @@ def test_an_error_stands_in_the_tree_drawn_at_the_top(
         (SerializationError, {ValueError}),
         (MessageTypeError, {TypeError}),
         (WrongLoop, {RuntimeError}),
+        (BatcherFull, {RuntimeError}),
+        (BatcherClosed, {RuntimeError}),
+        (DeliveryFailed, {MessageDropped}),
     ],
 )
 def test_an_error_is_caught_by_who_expects_the_standard_one(

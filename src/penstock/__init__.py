@@ -11,16 +11,24 @@ from typing import TYPE_CHECKING, Any
 from penstock._version import __version__
 
 if TYPE_CHECKING:
+    from penstock.batch.batcher import MessageBatcher
     from penstock.batch.policy import BatchConfig
+    from penstock.batch.processor import BatchProcessor
+    from penstock.batch.receipt import Receipt
+    from penstock.batch.stats import BatchStats
     from penstock.connection.accelerate import accelerate
     from penstock.connection.broadcast import broadcast
     from penstock.connection.connect import connect, unix_connect
     from penstock.connection.connection import Connection
     from penstock.errors import (
+        BatcherClosed,
+        BatcherFull,
         CertificateRefused,
         ConnectionDenied,
         ConnectionFailed,
+        DeliveryFailed,
         LeaseReturned,
+        MessageDropped,
         MessageTypeError,
         PerformanceError,
         PoolClosed,
@@ -28,29 +36,43 @@ if TYPE_CHECKING:
         SerializationError,
         WrongLoop,
     )
+    from penstock.message import Message, MessageType, Priority
     from penstock.pool.config import ConnectionPoolConfig
     from penstock.pool.health import HealthChecker
     from penstock.pool.lease import PooledConnection
     from penstock.pool.pool import ConnectionPool
     from penstock.pool.stats import PoolStats
     from penstock.server.serve import Server, ServerConnection, serve, unix_serve
+    from penstock.wire.compression import Codec
 
 _HOMES = {
     "BatchConfig": "penstock.batch.policy",
+    "BatchProcessor": "penstock.batch.processor",
+    "BatchStats": "penstock.batch.stats",
+    "BatcherClosed": "penstock.errors",
+    "BatcherFull": "penstock.errors",
     "CertificateRefused": "penstock.errors",
+    "Codec": "penstock.wire.compression",
     "Connection": "penstock.connection.connection",
     "ConnectionDenied": "penstock.errors",
     "ConnectionFailed": "penstock.errors",
     "ConnectionPool": "penstock.pool.pool",
     "ConnectionPoolConfig": "penstock.pool.config",
+    "DeliveryFailed": "penstock.errors",
     "HealthChecker": "penstock.pool.health",
     "LeaseReturned": "penstock.errors",
+    "Message": "penstock.message",
+    "MessageBatcher": "penstock.batch.batcher",
+    "MessageDropped": "penstock.errors",
+    "MessageType": "penstock.message",
     "MessageTypeError": "penstock.errors",
     "PerformanceError": "penstock.errors",
     "PoolClosed": "penstock.errors",
     "PoolExhausted": "penstock.errors",
     "PoolStats": "penstock.pool.stats",
     "PooledConnection": "penstock.pool.lease",
+    "Priority": "penstock.message",
+    "Receipt": "penstock.batch.receipt",
     "SerializationError": "penstock.errors",
     "Server": "penstock.server.serve",
     "ServerConnection": "penstock.server.serve",
@@ -65,20 +87,32 @@ _HOMES = {
 
 __all__ = [
     "BatchConfig",
+    "BatchProcessor",
+    "BatchStats",
+    "BatcherClosed",
+    "BatcherFull",
     "CertificateRefused",
+    "Codec",
     "Connection",
     "ConnectionDenied",
     "ConnectionFailed",
     "ConnectionPool",
     "ConnectionPoolConfig",
+    "DeliveryFailed",
     "HealthChecker",
     "LeaseReturned",
+    "Message",
+    "MessageBatcher",
+    "MessageDropped",
+    "MessageType",
     "MessageTypeError",
     "PerformanceError",
     "PoolClosed",
     "PoolExhausted",
     "PoolStats",
     "PooledConnection",
+    "Priority",
+    "Receipt",
     "SerializationError",
     "Server",
     "ServerConnection",

@@ -67,20 +67,48 @@ class ConnectionDenied(ConnectionFailed):
 
 
 class PoolExhausted(PerformanceError, TimeoutError):  # noqa: N818 - the specification's name
-    """No connection became free in time; if an attempt to open one has failed, that is the cause."""
+    """No connection became free in time; if an attempt to open one has failed, that is the cause.
 
-    def __init__(self, waited: float, in_use: int, opening: int, size: int, waiting: int) -> None:
-        super().__init__(waited, in_use, opening, size, waiting)
+    Times are seconds: ``retry_in`` for which the server is left alone, ``timeout`` as the caller allowed.
+    """
+
+    def __init__(
+        self,
+        waited: float,
+        in_use: int,
+        opening: int,
+        size: int,
+        waiting: int,
+        closing: int = 0,
+        retry_in: float = 0.0,
+        timeout: float | None = None,
+    ) -> None:
+        super().__init__(waited, in_use, opening, size, waiting, closing, retry_in, timeout)
         self.waited, self.in_use, self.opening, self.size, self.waiting = waited, in_use, opening, size, waiting
+        self.closing, self.retry_in, self.timeout = closing, retry_in, timeout
 
     def __str__(self) -> str:
-        remedy = "return connections sooner, or raise max_connections or max_total"
-        if self.opening and not self.in_use:
-            remedy = "the server does not answer: look at it, or raise acquire_timeout"
         return (
             f"no connection free after {self.waited:.3f} s: {self.in_use} in use, {self.opening} being opened, "
-            f"{self.size} to all URLs, {self.waiting} others waiting; {remedy}"
+            f"{self.closing} being closed, {self.size} to all URLs, {self.waiting} others waiting; {self._remedy}"
         )
+
+    @property
+    def _remedy(self) -> str:
+        if self.in_use:
+            return "return connections sooner, or raise max_connections or max_total"
+        if self.retry_in > 0:
+            return (
+                f"the server asked to be left alone, or failed, and is tried again in {self.retry_in:.1f} s: "
+                "ask less of it, or raise acquire_timeout"
+            )
+        if self.timeout is not None and self.timeout <= 0:
+            return "timeout=0 opens none: allow some time, or call warm_up(url) before"
+        if self.opening:
+            return "the server does not answer: look at it, or raise acquire_timeout"
+        if self.closing:
+            return "the server does not answer what closes them: look at it, or raise max_connections"
+        return "return connections sooner, or raise max_connections or max_total"
 
 
 class PoolClosed(PerformanceError, RuntimeError):  # noqa: N818 - as its siblings
@@ -212,11 +240,16 @@ class DeliveryFailed(MessageDropped):
         self.attempts = attempts
 
     def __str__(self) -> str:
-        return f"the message was dropped: deliver failed {self.attempts} times; see what it raised, or raise max_attempts"
+        return (
+            f"the message was dropped: deliver failed {self.attempts} times; see what it raised, or raise max_attempts"
+        )
 
 
 class WrongLoop(PerformanceError, RuntimeError):  # noqa: N818 - as its siblings
-    """A connection belongs to the event loop, and so to the thread, that opened it; a batcher to the first it served."""
+    """A connection belongs to the event loop, and so to the thread, that opened it; pools and batchers to their first.
+
+    None of them belongs to a child process.
+    """
 
     def __init__(self, what: str = "connection", call: str = "conn.send(...)") -> None:
         super().__init__(what, call)
@@ -224,6 +257,7 @@ class WrongLoop(PerformanceError, RuntimeError):  # noqa: N818 - as its siblings
 
     def __str__(self) -> str:
         return (
-            f"this {self.what} belongs to another event loop or thread; "
-            f"call it there, from other threads with asyncio.run_coroutine_threadsafe({self.call}, loop)"
+            f"this {self.what} belongs to another event loop or thread, or to the parent process; "
+            f"call it there, from other threads with asyncio.run_coroutine_threadsafe({self.call}, loop), "
+            "or make another after a fork"
         )

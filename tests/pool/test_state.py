@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from hypothesis import settings
@@ -10,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from penstock.pool.breaker import Breaker
 from penstock.pool.endpoints import Endpoint
-from penstock.pool.slots import Close, Member, Open
+from penstock.pool.slots import Abandon, Close, Member, Open
 from penstock.pool.state import PoolState
 
 KEYS = ["a", "b", "c"]
@@ -43,9 +44,10 @@ class Machine(RuleBasedStateMachine):
         most=st.integers(1, 4), least=st.integers(0, 2), total=st.integers(1, 6), max_uses=st.sampled_from([0, 0, 3])
     )
     def begin(self, most: int, least: int, total: int, max_uses: int) -> None:
+        self.least = min(least, most, total)
         self.state: PoolState[int] = PoolState(
             max_connections=min(most, total),
-            min_connections=min(least, most, total),
+            min_connections=self.least,
             max_total=total,
             max_uses=max_uses,
             capacity=CAPACITY,
@@ -60,6 +62,8 @@ class Machine(RuleBasedStateMachine):
         self.lent: list[tuple[Member[int], int]] = []
         """With the weight of each loan; 0 for one that is not shared."""
         self.to_open: list[str] = []
+        self.to_abandon: list[str] = []
+        """Keys for each of which one of `to_open` is to be ended."""
         self.to_close: list[Member[int]] = []
         self.served: dict[str, int] = dict.fromkeys(KEYS, 0)
 
@@ -71,6 +75,9 @@ class Machine(RuleBasedStateMachine):
                 case Open(key):
                     assert isinstance(key, str)
                     self.to_open.append(key)
+                case Abandon(key):
+                    assert isinstance(key, str)
+                    self.to_abandon.append(key)
                 case Close(member, reason):
                     assert reason
                     assert not any(member is lent for lent, _ in self.lent)
@@ -121,6 +128,23 @@ class Machine(RuleBasedStateMachine):
             self.open_one(key, lifetime)
         else:
             self.state.failed(key, ConnectionRefusedError(), everyone=everyone)
+        self.came_first(key)
+        self.act()
+
+    def came_first(self, key: str) -> None:
+        """An opening has ended, and perhaps cannot be abandoned any more."""
+        if self.to_abandon.count(key) > self.to_open.count(key):
+            self.to_abandon.remove(key)
+
+    @precondition(lambda self: self.to_abandon)
+    @rule(data=st.data())
+    def abandon_ends(self, data: st.DataObject) -> None:
+        self.abandon_one(data.draw(st.integers(0, len(self.to_abandon) - 1)))
+
+    def abandon_one(self, at: int) -> None:
+        key = self.to_abandon.pop(at)
+        self.to_open.remove(key)
+        self.state.abandoned(key)
         self.act()
 
     def open_one(self, key: str, lifetime: float) -> None:
@@ -167,6 +191,7 @@ class Machine(RuleBasedStateMachine):
     @rule(most=st.integers(1, 5))
     def resize(self, most: int) -> None:
         self.state.resize(most)
+        assert self.state.min_connections == min(self.least, most)
         self.act()
 
     @rule(key=st.sampled_from(KEYS))
@@ -191,7 +216,9 @@ class Machine(RuleBasedStateMachine):
         assert state.total <= state.max_total
         assert state.total == sum(slots.total for slots in state.keys.values())
         assert state.waiting == sum(len(slots.waiters) for slots in state.keys.values())
-        assert sum(slots.opening for slots in state.keys.values()) == len(self.to_open)
+        keys = state.keys.items()
+        assert {key: slots.opening for key, slots in keys if slots.opening} == Counter(self.to_open)
+        assert {key: slots.abandoned for key, slots in keys if slots.abandoned} == Counter(self.to_abandon)
         assert sum(slots.closing for slots in state.keys.values()) == len(self.to_close)
         lent = {member for member, _ in self.lent}
         assert sum(slots.leased for slots in state.keys.values()) == len(lent)
@@ -200,6 +227,7 @@ class Machine(RuleBasedStateMachine):
             assert member.share == sum(weights) <= CAPACITY
             assert len(weights) == 1 or all(weights), "lent twice"
             assert (member in member.slots.shared) == (member.share > 0)
+            assert not state.max_uses or member.uses <= state.max_uses
         for endpoint in self.endpoints["b"]:
             assert endpoint.leased == sum(member.endpoint is endpoint for member in lent)
         for key, slots in state.keys.items():
@@ -212,15 +240,23 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def nobody_waits_beside_an_idle_connection_or_for_nothing(self) -> None:
         state = self.state
-        idle_anywhere = any(slots.idle for slots in state.keys.values())
+        idle = any(slots.idle for slots in state.keys.values())
+        for_nobody = any(slots.coming > slots.wanted(CAPACITY) for slots in state.keys.values())
+        making_place = bool(self.to_close or self.to_abandon)
         for slots in state.keys.values():
             if not slots.waiters:
                 continue
             assert not slots.idle
-            enough = slots.opening >= slots.alone + -(-slots.weights // CAPACITY)
+            enough = slots.coming >= slots.alone + -(-slots.weights // CAPACITY)
             full = slots.total >= state.max_connections
-            crowded = state.total >= state.max_total and (not idle_anywhere or any(self.to_close))
-            assert enough or full or crowded
+            crowded = state.total >= state.max_total and (making_place or not (idle or for_nobody))
+            unproven = state.total >= state.max_total and not slots.members and slots.coming > 0
+            assert enough or full or crowded or unproven
+
+    @invariant()
+    def nothing_is_opened_any_more_once_the_pool_closes(self) -> None:
+        if self.state.closing:
+            assert Counter(self.to_open) == Counter(self.to_abandon)
 
     def teardown(self) -> None:
         """Let everything come to its end: whoever waits is served."""
@@ -229,6 +265,8 @@ class Machine(RuleBasedStateMachine):
         for _ in range(10_000):
             if self.to_close:
                 self.close_ends_first()
+            elif self.to_abandon:
+                self.abandon_one(0)
             elif self.to_open:
                 self.open_one(self.to_open.pop(0), 1000)
                 self.act()

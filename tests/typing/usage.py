@@ -8,7 +8,19 @@ from __future__ import annotations
 from typing import Any, assert_type
 
 import penstock
-from penstock import BatchConfig, Connection, Server, ServerConnection
+from penstock import (
+    BatchConfig,
+    BatchProcessor,
+    BatchStats,
+    Codec,
+    Connection,
+    Message,
+    MessageBatcher,
+    Priority,
+    Receipt,
+    Server,
+    ServerConnection,
+)
 
 
 async def client() -> None:
@@ -46,3 +58,17 @@ async def server(ws: Any) -> None:
         assert_type(running, Server)
     assert_type(penstock.accelerate(ws), Connection)
     penstock.accelerate("ws://localhost")  # type: ignore[arg-type]
+
+
+async def batches() -> None:
+    async def deliver(messages: list[Message]) -> None: ...
+
+    async with MessageBatcher(deliver, overflow="raise", processor=BatchProcessor(codec=Codec.ZLIB)) as batcher:
+        receipt = await batcher.add_message("text", Priority.HIGH, key="k", ttl=1)
+        assert_type(receipt, Receipt)
+        await receipt
+        assert_type(await batcher.flush_messages(), list[Message])
+        assert_type(batcher.stats(), BatchStats)
+    MessageBatcher(print)
+    MessageBatcher(deliver, overflow="drop")  # type: ignore[arg-type]
+    assert_type(BatchProcessor().expand_batch(BatchProcessor().compress_batch([Message(b"a")])), list[Message])

@@ -30,8 +30,7 @@ class BatchConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}={value!r}: must be a whole number of at least 1")
-        if not isinstance(self.batch_timeout, int | float) or not self.batch_timeout >= 0:
-            raise ValueError(f"batch_timeout={self.batch_timeout!r}: must be at least 0 seconds")
+        check_seconds("batch_timeout", self.batch_timeout)
 
     @property
     def full_batch(self) -> tuple[int, int]:
@@ -48,3 +47,9 @@ class BatchConfig:
         if messages == 0:
             return True
         return messages < self.max_pending_messages and size + more <= self.max_pending_bytes
+
+
+def check_seconds(name: str, value: float) -> None:
+    """Raise ValueError if ``value`` is no duration."""
+    if not isinstance(value, int | float) or not value >= 0:
+        raise ValueError(f"{name}={value!r}: must be at least 0 seconds")

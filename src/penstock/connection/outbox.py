@@ -191,6 +191,11 @@ class Outbox:
 
     # Turns
 
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits to send, or is sending a message in fragments."""
+        return self.fragmenting or bool(self._turns)
+
     async def _turn(self, size: int, *, exclusive: bool = False) -> None:
         """Wait until a message of so many bytes may be taken, which the caller does at once."""
         if self.ended or self.ending:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+from math import inf
 
 from penstock.connection.connection import Connection
-from penstock.pool.actions import Actions
+from penstock.pool.actions import Actions, logger
 from penstock.pool.config import ConnectionPoolConfig
 from penstock.pool.health import HealthChecker
 from penstock.pool.opening import Opener
@@ -18,8 +18,6 @@ CARE_INTERVAL = 1.0
 """Seconds between looks at all connections: for those that have grown old, or are due for a check."""
 AHEAD = 0.05
 """Part of the lifetime before whose end a replacement is opened."""
-
-logger = logging.getLogger("penstock.pool")
 
 
 class Care:
@@ -41,10 +39,16 @@ class Care:
             await asyncio.sleep(self._interval)
             try:
                 self._look(loop.time())
-            except Exception:  # the top of a task, without which nothing would be looked after any more
+            except Exception:  # noqa: BLE001 - the top of a task, without which nothing would be looked after any more
                 logger.exception("looking after the pool's connections failed; trying again")
 
     def _look(self, now: float) -> None:
+        try:
+            self._tend(now)
+        finally:
+            self._actions.act()
+
+    def _tend(self, now: float) -> None:
         state = self._state
         state.trim(now, self._config.max_idle_time)
         state.rotate(now, self._config.max_lifetime * AHEAD)
@@ -59,16 +63,18 @@ class Care:
             if slots.total < slots.fewest(state.min_connections) and self._opener.is_quiet(key, now):
                 state.refill(key)
         self._opener.prune(now)
-        self._actions.act()
 
     def _check(self, member: Member[Connection], now: float) -> None:
         heard = self._health.heard(member.connection)
-        if heard is None:
-            self._actions.spawn(self._ask(member))
         member.check_at = now + self._config.check_interval - (heard or 0.0)
+        if heard is None:
+            self._actions.spawn(self._ask(member, member.check_at))
+            member.check_at = inf  # until it has answered
 
-    async def _ask(self, member: Member[Connection]) -> None:
-        if not await self._health.check_connection_health(member.connection):
+    async def _ask(self, member: Member[Connection], next_at: float) -> None:
+        healthy = await self._health.check_connection_health(member.connection)
+        member.check_at = next_at
+        if not healthy:
             self._state.lost(member, "health")
             member.connection.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
             member.connection.abort()  # nobody is there to answer
@@ -76,13 +82,18 @@ class Care:
 
     def _warn(self, member: Member[Connection], now: float) -> None:
         limit = self._config.lease_warning
+        since = member.shared_at if member.share else member.used_at
         if member.idle:
             member.lent_from = None
-        elif limit is not None and now - member.used_at > limit:
+        elif limit is not None and now - since > limit:
+            text = "was borrowed %.1f s ago at %s, and not returned"
+            if member.share:
+                text = "is shared without a break for %.1f s, last borrowed at %s, and perhaps not returned"
+                member.shared_at = inf  # not to be told again
             logger.warning(
-                "a connection to %s was borrowed %.1f s ago at %s, and not returned: use `async with`, or release() it",
+                f"a connection to %s {text}: use `async with`, or release() it",
                 member.endpoint.url,
-                now - member.used_at,
+                now - since,
                 member.lent_from,
             )
             member.lent_from = None

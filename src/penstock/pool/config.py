@@ -66,7 +66,7 @@ class ConnectionPoolConfig:
     """Seconds after which a connection is replaced, less up to a tenth by chance."""
     lease_warning: float | None = None
     """Seconds after which a loan is logged that was not returned, with the place where it was taken; costs a look at
-    the stack for each loan."""
+    the stack for each loan. Of a shared connection: that it has been shared for so long without a break."""
     check_interval: float = 20.0
     """Seconds between checks of a connection from which nothing has been heard."""
     pong_timeout: float = 10.0
@@ -88,6 +88,13 @@ class ConnectionPoolConfig:
                 raise ValueError(f"{name}={value!r}: must be more than 0 {unit}")
         self._check_relations()
 
+    def check_most(self, max_connections: int) -> None:
+        """Raise ValueError unless the pool may be made to have so many connections for each URL."""
+        if not isinstance(max_connections, int) or max_connections < 1:
+            raise ValueError(f"max_connections={max_connections!r}: must be a whole number of at least 1")
+        if max_connections > self.max_total:
+            raise ValueError(f"max_connections={max_connections}: must be at most max_total={self.max_total}")
+
     def _fit(self) -> None:
         """Once `max_connections` is known to be a number: the defaults that depend on it."""
         if self.min_connections is _FITTING:
@@ -102,5 +109,4 @@ class ConnectionPoolConfig:
             raise ValueError(
                 f"min_connections={self.min_connections}: must be at most max_connections={self.max_connections}"
             )
-        if self.max_connections > self.max_total:
-            raise ValueError(f"max_connections={self.max_connections}: must be at most max_total={self.max_total}")
+        self.check_most(self.max_connections)

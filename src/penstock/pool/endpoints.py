@@ -14,7 +14,7 @@ class Endpoint:
         weight: how much it can take, beside the others.
     """
 
-    __slots__ = ("breaker", "leased", "open", "url", "weight")
+    __slots__ = ("attempts", "breaker", "leased", "open", "url", "weight")
 
     def __init__(self, url: str, weight: float, breaker: Breaker) -> None:
         if not weight > 0:
@@ -22,6 +22,8 @@ class Endpoint:
         self.url, self.weight, self.breaker = url, weight, breaker
         self.open = 0
         """Connections that are open, or being opened or closed."""
+        self.attempts = 0
+        """Connections that are being opened."""
         self.leased = 0
         """Connections that are lent; counted where a URL has several endpoints."""
 
@@ -29,14 +31,16 @@ class Endpoint:
 def choose(endpoints: Sequence[Endpoint], now: float, random: Callable[[], float]) -> Endpoint:
     """Where the next connection goes: to one that works, with fewest connections for its weight; else by chance.
 
+    One that failed last has one attempt at a time, when that is due; nobody else is sent there as long as others work.
     If none may be tried, the one that may be tried soonest.
     """
     if len(endpoints) == 1:
         return endpoints[0]
 
-    def rank(endpoint: Endpoint) -> tuple[bool, float, float, float]:
+    def rank(endpoint: Endpoint) -> tuple[bool, float, bool, float, float]:
         refusing = endpoint.breaker.is_open(now)
         pause = max(0.0, endpoint.breaker.retry_at - now)
-        return refusing, pause, endpoint.open / endpoint.weight, random()
+        being_probed = endpoint.breaker.cause is not None and endpoint.attempts > 0
+        return refusing, pause, being_probed, endpoint.open / endpoint.weight, random()
 
     return min(endpoints, key=rank)

@@ -19,6 +19,7 @@ class _HookLender:
 
     def __init__(self, member: Member[Connection]) -> None:
         self.member = member
+        self.thread: int | None = member.connection.outbox.thread
         self.returned: str | None = None
         """Why the hook gave it back, if it did."""
 

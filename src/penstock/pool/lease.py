@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
 from threading import get_ident
 from types import TracebackType
-from typing import Any, NoReturn, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self, cast
 
 from penstock.connection.connection import Connection
-from penstock.connection.messages import DataLike, Fragments
+from penstock.connection.messages import DataLike, Fragments, is_whole
 from penstock.errors import LeaseReturned, WrongLoop
 from penstock.pool.slots import Key, Member
 from penstock.pool.target import url_of
-from penstock.transport.base import ConnectionClosed, Data, State
+from penstock.transport.base import ConnectionClosed, ConnectionClosedOK, Data, State
 
 REPLACED = "replaced"
 """Why a connection is returned on which the first send of a loan failed."""
+DISCARDED = "discarded"
+"""Why a connection is returned that its borrower finds unfit."""
 
 
 class Lender(Protocol):
     """Who lends connections, and takes them back."""
+
+    thread: int | None
+    """The only one in which that may be done; no thread's number in a child process."""
 
     def take(self, key: Key) -> Member[Connection] | None: ...
     async def wait(self, key: Key, timeout: float | None, weight: int = 0) -> Member[Connection]: ...
@@ -35,7 +40,7 @@ class ShareLender(Lender, Protocol):
     def give_back_share(self, member: Member[Connection], weight: int, reason: str | None) -> None: ...
 
 
-Send = Callable[..., Coroutine[Any, Any, None]]
+Receive = Callable[[], Coroutine[Any, Any, Data]]
 
 
 class _NotLent:
@@ -54,6 +59,24 @@ class _Returned:
 
 _NOT_LENT: Any = _NotLent()
 _RETURNED: Any = _Returned()
+_REPLACING: Any = _Returned()
+"""In place of a connection that was returned for another, as long as there is none."""
+
+
+class _Replacing:
+    """The lender of a loan while its connection is replaced: whoever returns it meanwhile ends the loan."""
+
+    def __init__(self, lease: PooledConnection, lender: Lender) -> None:
+        self.thread = lender.thread
+        self.ended = False
+        self._lease, self._lender = lease, lender
+
+    def give_back(self, member: Member[Connection], reason: str | None) -> None:
+        self.ended = True
+        self._lease._lender = self._lender
+
+    def collected(self, member: Member[Connection], weight: int) -> None:
+        """The send that waits for the replacement holds the loan: this is the end of both."""
 
 
 class PooledConnection:
@@ -65,6 +88,9 @@ class PooledConnection:
 
     The first `send` on a connection that was lent before may find that the peer has just closed it: nothing of the loan
     is lost then, and it goes on, once, on another connection.
+
+    Await what `recv`, `recv_many` and `send` give before you return the connection: once they have been called, they go
+    on with it, whoever has it by then. An iterator looks before each message whether the loan still lasts.
     """
 
     __slots__ = ("_connection", "_key", "_lender", "_member", "_timeout", "_untried")
@@ -80,7 +106,8 @@ class PooledConnection:
     def __repr__(self) -> str:
         state = "asked for"
         if self._connection is not _NOT_LENT:
-            state = "returned" if self._connection is _RETURNED else self._connection.state.name
+            gone = {_RETURNED: "returned", _REPLACING: "being replaced"}
+            state = gone.get(self._connection) or self._connection.state.name
         return f"<PooledConnection {state} {self.url}>"
 
     # Borrowing
@@ -112,12 +139,16 @@ class PooledConnection:
             self._lender.give_back(self._member, None if exc_type is None or self._untried else "error")
 
     def release(self) -> None:
-        """Return the connection. Calling it again does nothing; in another thread it raises `WrongLoop`."""
+        """Return the connection. Calling it again does nothing.
+
+        Raises:
+            WrongLoop: called from another thread, or in a child process.
+        """
         self._end(None)
 
-    def discard(self, reason: str = "discarded") -> None:
+    def discard(self, reason: str = "") -> None:
         """Return the connection, not to be lent again. Calling it again does nothing; `WrongLoop` as `release`."""
-        self._end(reason)
+        self._end(reason or DISCARDED)
 
     def _end(self, reason: str | None) -> None:
         if self._is_lent():
@@ -128,7 +159,7 @@ class PooledConnection:
         """Whether there is anything to return. Raises WrongLoop in another thread than the pool's."""
         if self._connection is _RETURNED or self._connection is _NOT_LENT:
             return False
-        if get_ident() != self._connection.outbox.thread:
+        if get_ident() != self._lender.thread:
             raise WrongLoop
         return True
 
@@ -158,7 +189,7 @@ class PooledConnection:
     def is_connected(self) -> bool:
         """Whether it is lent to you, and open."""
         connection = self._connection
-        return connection is not _RETURNED and connection is not _NOT_LENT and connection.state is State.OPEN
+        return connection not in (_NOT_LENT, _RETURNED, _REPLACING) and connection.state is State.OPEN
 
     def is_healthy(self) -> bool:
         """Whether it is open, and the pool has found nothing wrong with it."""
@@ -168,23 +199,46 @@ class PooledConnection:
 
     def send(self, message: DataLike | Fragments, *, text: bool | None = None) -> Coroutine[Any, Any, None]:
         """See `penstock.Connection.send`."""
-        if self._untried:
-            return self._send_first(self._connection.send, message, text)
-        return self._connection.send(message, text=text)
+        connection = self._connection
+        if self._untried and connection is not _RETURNED:
+            return self._send_first(connection, message, text)
+        return connection.send(message, text=text)
 
-    async def _send_first(self, send: Send, message: DataLike | Fragments, text: bool | None) -> None:
+    async def _send_first(self, connection: Connection, message: DataLike | Fragments, text: bool | None) -> None:
+        self._check_still(connection)
         self._untried = False
         try:
-            await send(message, text=text)
+            await connection.send(message, text=text)
         except ConnectionClosed:
-            if self._member.uses <= 1 or not isinstance(message, str | bytes | bytearray | memoryview):
-                raise  # it was new, or the fragments may be used up
-            self._connection = _RETURNED
-            self._lender.give_back(self._member, REPLACED)
-            member = self._lender.take(self._key) or await self._lender.wait(self._key, self._timeout)
-            self._member = member
-            self._connection = member.connection
-            await member.connection.send(message, text=text)
+            if self._connection is not connection or self._member.uses <= 1 or not is_whole(message):
+                raise  # it was returned meanwhile, or it was new, or the fragments may be used up
+            await self._replace()
+            await self._connection.send(message, text=text)
+
+    async def _replace(self) -> None:
+        """Go on with another connection; whoever ends the loan meanwhile, ends it."""
+        lender = self._lender
+        self._connection = _REPLACING
+        pending = _Replacing(self, lender)
+        self._lender = cast("Lender", pending)  # nobody asks a lender for what seems to be lent
+        lender.give_back(self._member, REPLACED)
+        try:
+            member = lender.take(self._key) or await lender.wait(self._key, self._timeout)
+        except BaseException:
+            if not pending.ended:
+                self._lender = lender
+                self._connection = _RETURNED
+            raise
+        if pending.ended:
+            lender.give_back(member, None)
+            raise LeaseReturned
+        self._lender = lender
+        self._member = member
+        self._connection = member.connection
+
+    def _check_still(self, connection: Connection) -> None:
+        if self._connection is not connection:
+            raise LeaseReturned
 
     def send_many(self, messages: Iterable[DataLike]) -> Coroutine[Any, Any, None]:
         """See `penstock.Connection.send_many`."""
@@ -204,7 +258,13 @@ class PooledConnection:
     def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]:
         """See `penstock.Connection.recv_streaming`."""
         self._untried = False
-        return self._connection.recv_streaming(decode)
+        return self._pieces(self._connection, self._connection.recv_streaming(decode))
+
+    async def _pieces(self, connection: Connection, pieces: AsyncIterator[Data]) -> AsyncIterator[Data]:
+        self._check_still(connection)
+        async for piece in pieces:
+            yield piece
+            self._check_still(connection)
 
     def ping(self, data: DataLike | None = None) -> Coroutine[Any, Any, Awaitable[float]]:
         """See `penstock.Connection.ping`."""
@@ -212,7 +272,15 @@ class PooledConnection:
 
     def __aiter__(self) -> AsyncIterator[Data]:
         self._untried = False
-        return self._connection.__aiter__()
+        return self._messages(self._connection, self._connection.recv)
+
+    async def _messages(self, connection: Connection, recv: Receive) -> AsyncIterator[Data]:
+        try:
+            while self._connection is connection:
+                yield await recv()
+        except ConnectionClosedOK:
+            return
+        raise LeaseReturned
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
@@ -242,13 +310,18 @@ class SharedConnection(PooledConnection):
                 member = await lender.wait(self._key, self._timeout, self.weight)
             self._member = member
             self._connection = member.connection
-            self._untried = False  # others may be in the middle of something
+            self._untried = True
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._end(None)
+        self._end(None if exc_type is None or self._untried else "error")
+
+    def send(self, message: DataLike | Fragments, *, text: bool | None = None) -> Coroutine[Any, Any, None]:
+        """See `penstock.Connection.send`; others may be in the middle of something, so nothing is replaced."""
+        self._untried = False
+        return self._connection.send(message, text=text)
 
     def _end(self, reason: str | None) -> None:
         if self._is_lent():

@@ -22,6 +22,7 @@ from penstock.pool.target import options_of, url_of
 from penstock.transport.base import parse_uri
 
 Connect = Callable[..., Awaitable[Any]]
+Prepare = Callable[[Endpoint, Connection], Awaitable[None]]
 
 
 class Host:
@@ -90,44 +91,58 @@ class Opener:
         """Why the last attempt to open a connection failed, if it did."""
         return next((one.breaker.cause for one in self._endpoints.get(key, ()) if one.breaker.cause is not None), None)
 
+    def retry_in(self, key: Key, now: float) -> float:
+        """Seconds for which the servers of a key are left alone, because they asked for it or failed."""
+        return max(0.0, min((one.breaker.retry_at for one in self._endpoints.get(key, ())), default=now) - now)
+
     def is_quiet(self, key: Key, now: float) -> bool:
         """Whether a connection may be opened that nobody has asked for."""
         return any(endpoint.breaker.quiet(now) for endpoint in self.endpoints(key))
 
-    async def open(
-        self, key: Key, prepare: Callable[[Endpoint, Connection], Awaitable[None]]
-    ) -> tuple[Endpoint, Connection]:
+    async def open(self, key: Key, prepare: Prepare) -> tuple[Endpoint, Connection]:
         """Open a connection, and have it prepared. Cancelling closes the socket.
+
+        Where one endpoint of several fails, those that may be tried now are, before anybody is told.
 
         Raises:
             ConnectionFailed: it was not worth trying, could not be opened, or could not be prepared.
         """
-        loop = asyncio.get_running_loop()
-        endpoint = choose(self.endpoints(key), loop.time(), self._random)
-        endpoint.open += 1
-        breaker = endpoint.breaker
-        try:
-            if breaker.is_open(loop.time()):
-                raise _refused(endpoint, loop.time())
-            denials = breaker.denials
-            await asyncio.sleep(breaker.delay(loop.time()))
-            host = self._host(endpoint.url)
-            async with host.gate:
-                if breaker.denials != denials or breaker.refuses(loop.time()):  # others have failed meanwhile
-                    raise _refused(endpoint, loop.time())
-                try:
-                    await asyncio.sleep(host.rate.reserve(loop.time()))
-                    return endpoint, await self._attempt(key, endpoint, prepare)
-                except asyncio.CancelledError:
-                    breaker.abandoned()
+        now = asyncio.get_running_loop().time
+        left = list(self.endpoints(key))
+        while True:
+            endpoint = choose(left, now(), self._random)
+            left.remove(endpoint)
+            endpoint.open += 1
+            endpoint.attempts += 1
+            try:
+                return endpoint, await self._open_at(key, endpoint, prepare)
+            except BaseException as exc:
+                endpoint.open -= 1
+                left = [one for one in left if one.breaker.quiet(now())]
+                if not (left and isinstance(exc, ConnectionFailed)) or is_being_cancelled():
                     raise
-        except BaseException:
-            endpoint.open -= 1
-            raise
+            finally:
+                endpoint.attempts -= 1
 
-    async def _attempt(
-        self, key: Key, endpoint: Endpoint, prepare: Callable[[Endpoint, Connection], Awaitable[None]]
-    ) -> Connection:
+    async def _open_at(self, key: Key, endpoint: Endpoint, prepare: Prepare) -> Connection:
+        """Take turns with others who open connections to the same host, unless it is not worth trying."""
+        now, breaker = asyncio.get_running_loop().time, endpoint.breaker
+        if breaker.is_open(now()):
+            raise _refused(endpoint, now())
+        denials = breaker.denials
+        await asyncio.sleep(breaker.delay(now()))
+        host = self._host(endpoint.url)
+        async with host.gate:
+            if breaker.denials != denials or breaker.refuses(now()):  # others have failed meanwhile
+                raise _refused(endpoint, now())
+            try:
+                await asyncio.sleep(host.rate.reserve(now()))
+                return await self._attempt(key, endpoint, prepare)
+            except asyncio.CancelledError:
+                breaker.abandoned()
+                raise
+
+    async def _attempt(self, key: Key, endpoint: Endpoint, prepare: Prepare) -> Connection:
         loop, breaker = asyncio.get_running_loop(), endpoint.breaker
         began = loop.time()
         try:
@@ -138,6 +153,12 @@ class Opener:
                 except BaseException:
                     connection.abort()
                     raise
+        except asyncio.CancelledError as exc:
+            if is_being_cancelled():
+                raise
+            failure = ConnectionFailed(endpoint.url, "something was cancelled that opening it waited for")
+            self._note(breaker, failure, loop.time())
+            raise failure from exc
         except Exception as exc:
             reason = str(exc) or type(exc).__name__
             if deadline.expired():
@@ -183,6 +204,12 @@ class Opener:
 def _place(url: str) -> tuple[str, int]:
     uri = parse_uri(url)
     return uri.host, uri.port
+
+
+def is_being_cancelled() -> bool:
+    """Whether a ``CancelledError`` is meant for the task that runs, rather than of something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def is_hopeless(exc: Exception) -> bool:

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random as chance
 import ssl
-import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from math import isnan
 from threading import get_ident
 from typing import Any
 
 from penstock.connection.connect import connect as open_connection
 from penstock.connection.connection import Connection
+from penstock.connection.gate import SHUT
 from penstock.errors import ConnectionFailed, PoolClosed, PoolExhausted, WrongLoop
-from penstock.pool.actions import Actions
-from penstock.pool.care import Care, logger
+from penstock.pool.actions import Actions, logger
+from penstock.pool.care import Care
 from penstock.pool.config import ConnectionPoolConfig
-from penstock.pool.hooks import Hook, call_hook
+from penstock.pool.forks import FOREIGN, remember
+from penstock.pool.hooks import Hook
 from penstock.pool.lease import REPLACED, PooledConnection, SharedConnection
 from penstock.pool.opening import Opener
 from penstock.pool.places import caller_place
 from penstock.pool.slots import Key, Member
 from penstock.pool.state import PoolState
 from penstock.pool.stats import Counts, PoolStats
-from penstock.pool.target import check_url, is_kept, target_of, url_of, weights_of
+from penstock.pool.target import check_url, check_weight, is_kept, target_of, url_of, weights_of
 from penstock.pool.waiting import Caller, Deadlines
 from penstock.transport.base import HeadersLike, Subprotocol
-
-_pools: weakref.WeakSet[ConnectionPool] = weakref.WeakSet()
 
 
 class ConnectionPool:
@@ -74,6 +73,7 @@ class ConnectionPool:
             min_connections=config.min_connections,
             max_total=config.max_total,
             max_uses=config.max_request_count,
+            tidied=on_release is not None,
             capacity=config.shared_capacity,
             spread=self._opener.is_spread,
             kept=is_kept,
@@ -83,7 +83,8 @@ class ConnectionPool:
         self._loop: asyncio.AbstractEventLoop
         self._now: Callable[[], float]
         self._is_running: Callable[[], bool]
-        self._thread: int | None = None
+        self.thread: int | None = None
+        """The thread of the pool's event loop; `FOREIGN` in a child process."""
         self._deadlines: Deadlines[Connection]
         self._actions: Actions
         self._care: asyncio.Task[None]
@@ -115,23 +116,21 @@ class ConnectionPool:
             PoolExhausted: none became free in time.
             ConnectionFailed: the peer refused a new one; the cause is chained.
             PoolClosed: the pool is closed.
-            WrongLoop: called from another event loop or thread.
-            ValueError: ``url`` is not ``ws://`` or ``wss://``, or ``weight`` is not one that a connection can carry.
+            WrongLoop: called from another event loop or thread, or in a child process.
+            ValueError: ``url`` is no WebSocket URL, ``timeout`` no number, or ``weight`` not one that a connection can
+                carry.
         """
         if not (shared or additional_headers or subprotocols or ssl):
             return PooledConnection(self, url, timeout)  # at once: nearly every loan begins here
         key = target_of(url, additional_headers, subprotocols, ssl)
         if not shared:
             return PooledConnection(self, key, timeout)
-        if not 1 <= weight <= self.config.shared_capacity:
-            raise ValueError(
-                f"weight={weight!r}: must be at least 1 and at most shared_capacity={self.config.shared_capacity}"
-            )
+        check_weight(weight, self.config.shared_capacity)
         return SharedConnection(self, key, timeout, weight)
 
     def take(self, key: Key) -> Member[Connection] | None:
         """Lend an idle connection now; None if there is none. Raises as `get_connection`."""
-        if get_ident() != self._thread or not self._is_running():
+        if get_ident() != self.thread or not self._is_running():
             self._start(key)
         member = self._state.take(key, self._now())
         if member is None:
@@ -146,7 +145,7 @@ class ConnectionPool:
 
     def take_share(self, key: Key, weight: int) -> Member[Connection] | None:
         """Lend a part of a connection now; None if there is none. Raises as `get_connection`."""
-        if get_ident() != self._thread or not self._is_running():
+        if get_ident() != self.thread or not self._is_running():
             self._start(key)
         member = self._state.take_share(key, weight, self._now())
         if member is None:
@@ -174,10 +173,13 @@ class ConnectionPool:
         """Queue up for a connection. Raises as `get_connection`, and cancelling is safe likewise."""
         seconds = self.config.acquire_timeout if timeout is None else timeout
         counts, state = self._counts, self._state
-        check_url(url_of(key))
-        if seconds <= 0 or (state.waiting >= self.config.max_waiting and not state.may_grow(key)):
+        if key not in state.keys:
+            check_url(url_of(key))
+        if not seconds > 0 or (state.waiting >= self.config.max_waiting and not state.may_grow(key)):
+            if isnan(seconds):
+                raise ValueError(f"timeout={timeout!r}: must be a number of seconds; 0 for now or never")
             counts.timeouts += 1
-            raise self._exhausted(key, 0.0)
+            raise self._exhausted(key, 0.0, seconds)
         now = self._now()
         caller: Caller[Connection] = Caller(key, weight, self._loop.create_future(), now, now + seconds)
         self._deadlines.add(caller, seconds)
@@ -215,14 +217,16 @@ class ConnectionPool:
             self._actions.act()
 
     def _expire(self, caller: Caller[Connection]) -> None:
-        self._state.forget(caller.key, caller, self._now())
-        caller.refuse(self._exhausted(caller.key, self._now() - caller.since))
+        now = self._now()
+        self._state.forget(caller.key, caller, now)
+        caller.refuse(self._exhausted(caller.key, now - caller.since, caller.deadline - caller.since))
         self._actions.act()
 
-    def _exhausted(self, key: Key, waited: float) -> PoolExhausted:
-        slots = self._state.keys.get(key)
-        in_use, opening = (slots.leased, slots.opening) if slots is not None else (0, 0)
-        error = PoolExhausted(waited, in_use, opening, self._state.total, self._state.waiting)
+    def _exhausted(self, key: Key, waited: float, timeout: float) -> PoolExhausted:
+        state, slots = self._state, self._state.keys.get(key)
+        in_use, opening, closing = (slots.leased, slots.opening, slots.closing) if slots is not None else (0, 0, 0)
+        retry_in = self._opener.retry_in(key, self._now())
+        error = PoolExhausted(waited, in_use, opening, state.total, state.waiting, closing, retry_in, timeout)
         error.__cause__ = self._opener.trouble(key)
         return error
 
@@ -233,13 +237,16 @@ class ConnectionPool:
         if member.uses & 15 == 1:
             self._counts.use.record(self._now() - member.used_at)
         if reason is None:
-            reader = member.connection.reader
-            if self._on_release is None and not (reader.items or reader.busy) and self._state.park(member):
+            connection = member.connection
+            reader = connection.reader
+            clean = not (reader.items or reader.busy or connection.outbox.gate is SHUT)
+            if clean and self._state.park(member):
                 return
             if self._on_release is not None and member.retired is None:
-                self._actions.spawn(self._tidy_up(member, self._on_release))
+                self._actions.tidy_up(member, self._on_release)
                 return
-            reason = self._dirt(member.connection)
+            if not clean:
+                reason = self._actions.dirt(connection)
         elif reason == REPLACED:
             self._counts.replaced += 1
         self._state.give_back(member, self._now(), broken=reason)
@@ -256,28 +263,10 @@ class ConnectionPool:
             self._state.leave(member, weight)
             self.give_back(member, reason)
 
-    async def _tidy_up(self, member: Member[Connection], hook: Hook) -> None:
-        reason: str | None = "hook"
-        try:
-            async with asyncio.timeout(self.config.connect_timeout):
-                await call_hook(hook, member)
-            reason = self._dirt(member.connection)
-        except Exception as exc:  # noqa: BLE001 - the top of a task: the connection goes, and why is logged
-            logger.warning("on_release failed for a connection to %s: %r", member.endpoint.url, exc)
-        finally:
-            self._state.give_back(member, self._now(), broken=reason)
-            self._actions.act()
-
-    def _dirt(self, connection: Connection) -> str | None:
-        """Why a connection that was returned as it is cannot be lent again, if so."""
-        if connection.reader.busy:
-            return "dirty"
-        if connection.unread and self.config.on_dirty == "drain":
-            self._actions.drop_unread(connection)
-        return "dirty" if connection.unread else None
-
     def collected(self, member: Member[Connection], weight: int) -> None:
         """A loan was collected as garbage, in whatever thread: its connection is closed, and the slot free again."""
+        if self.thread == FOREIGN:
+            return
         where = f", borrowed at {member.lent_from}," if member.lent_from else ""
         logger.error(
             "a connection to %s%s was never returned: use `async with`, or release() it", member.endpoint.url, where
@@ -299,15 +288,27 @@ class ConnectionPool:
 
         Raises:
             ConnectionFailed: none could be opened.
+            PoolExhausted: none was open in time.
+            PoolClosed: the pool is closed.
+            WrongLoop: called from another event loop or thread, or in a child process.
+            ValueError: ``url`` is no WebSocket URL.
         """
-        (await self.get_connection(url)).release()
+        self._check_loop()
+        slots = self._state.keys.get(url)
+        if slots is None or not slots.members:
+            (await self.get_connection(url)).release()
         self._state.refill(url)
         self._actions.act()
 
     def resize(self, max_connections: int) -> None:
-        """Allow more connections for each URL, or fewer: idle ones are closed now, lent ones when they return."""
-        if max_connections < 1:
-            raise ValueError(f"max_connections={max_connections!r}: must be a whole number of at least 1")
+        """Allow more connections for each URL, or fewer: idle ones are closed now, lent ones when they return.
+
+        Raises:
+            ValueError: ``max_connections`` is not 1 to ``max_total``.
+            WrongLoop: called from another event loop or thread, or in a child process.
+        """
+        self._check_loop()
+        self.config.check_most(max_connections)
         self._state.resize(max_connections)
         if self._state.todo:
             self._actions.act()
@@ -316,7 +317,11 @@ class ConnectionPool:
         """Retire the connections to ``url`` (None: to all) that are open now, and wait until they are gone.
 
         Callers go on getting new ones. Cancelling ends the waiting, not the draining.
+
+        Raises:
+            WrongLoop: called from another event loop or thread, or in a child process.
         """
+        self._check_loop()
         slots = {key: slots for key, slots in self._state.keys.items() if url is None or url_of(key) == url}
         retired = [member for one in slots.values() for member in one.members]
         for key in slots:
@@ -329,32 +334,35 @@ class ConnectionPool:
     async def close(self, timeout: float = 10.0) -> None:
         """Lend no more; close what is idle now, what is lent when it returns, and all that is left after ``timeout``.
 
-        Callers that wait get `PoolClosed`. Cancelling drops all connections.
+        Callers that wait get `PoolClosed`, and what is being opened is given up. Cancelling drops all connections. When
+        the pool's event loop has ended, or in a child process, there is nothing to close: the pool forgets all it has.
+
+        Raises:
+            WrongLoop: called from another event loop or thread.
         """
-        self._state.closing = True
-        if self._thread is None:
+        if self.thread is None:
+            self._state.closing = True
             return
+        if self.thread == FOREIGN or self._loop.is_closed():
+            self._state.vanish()
+            return
+        self._check_loop()
         self._state.close(PoolClosed)
         self._care.cancel()
         self._deadlines.stop()
         self._actions.act()
         try:
             async with asyncio.timeout(timeout):
-                await self._actions.emptied.wait()
+                await self._actions.wait_empty()
         except TimeoutError:
             pass
         finally:
-            await self._abandon()
+            await self._actions.drop_all()
 
-    async def _abandon(self) -> None:
-        """Drop what is left."""
-        for slots in self._state.keys.values():
-            for member in slots.members:
-                member.connection.abort()
-        leftover = [*self._actions.tasks, self._care]
-        for task in leftover:
-            task.cancel()
-        await asyncio.wait(leftover, timeout=0.1)
+    def _check_loop(self) -> None:
+        """Raise WrongLoop outside the pool's event loop, if it has one already."""
+        if self.thread is not None and (get_ident() != self.thread or not self._is_running()):
+            raise WrongLoop("pool", "use(pool)")
 
     def stats(self) -> PoolStats:
         """What the pool has and has done."""
@@ -363,36 +371,28 @@ class ConnectionPool:
     def _start(self, key: Key) -> None:
         """Make the running loop the pool's own, at its first use."""
         check_url(url_of(key))
-        if self._thread is not None:
-            raise WrongLoop
+        if self.thread is not None:
+            raise WrongLoop("pool", "use(pool)")
         if self._state.closing:
             raise PoolClosed
         loop = asyncio.get_running_loop()
-        self._loop, self._thread = loop, get_ident()
+        self._loop, self.thread = loop, get_ident()
         self._now, self._is_running = loop.time, loop.is_running
         self._deadlines = Deadlines(loop, self._expire)
         self._actions = Actions(
-            self.config,
-            self._state,
-            self._opener,
-            self._counts,
-            on_connect=self._on_connect,
-            random=self._random,
+            self.config, self._state, self._opener, self._counts, on_connect=self._on_connect, random=self._random
         )
         care = Care(self.config, self._state, self._opener, self._actions)
-        self._care = loop.create_task(care.run())
-        _pools.add(self)
+        self._care = self._actions.spawn(care.run())
+        remember(self)
+
+    def disown(self) -> None:
+        """The process is a child: the connections are its parent's."""
+        self.thread = FOREIGN
+        self._actions.powerless = True
 
     async def __aenter__(self) -> ConnectionPool:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-def _forked() -> None:
-    for pool in _pools:
-        pool._thread = -1  # a pool's connections belong to the parent process
-
-
-os.register_at_fork(after_in_child=_forked)

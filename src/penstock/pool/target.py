@@ -8,7 +8,7 @@ from ssl import SSLContext
 from typing import Any
 
 from penstock.pool.slots import Key
-from penstock.transport.base import Headers, HeadersLike, Subprotocol
+from penstock.transport.base import Headers, HeadersLike, InvalidURI, Subprotocol, parse_uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,18 @@ def weights_of(endpoints: Mapping[str, Mapping[str, float] | Sequence[str]]) -> 
 
 
 def check_url(url: str) -> None:
-    """Raise ValueError unless ``url`` is ``ws://`` or ``wss://``."""
+    """Raise ValueError unless ``url`` is ``ws://`` or ``wss://``, and can be connected to."""
     if not isinstance(url, str) or not url.startswith(("ws://", "wss://")):
         raise ValueError(f"url={url!r}: must begin with ws:// or wss://")
+    try:
+        parse_uri(url)
+    except (InvalidURI, ValueError) as exc:
+        raise ValueError(f"url={url!r}: must be a WebSocket URL ({exc})") from exc
+
+
+def check_weight(weight: int, capacity: int) -> None:
+    """Raise ValueError unless a connection of ``capacity`` can carry a part of ``weight``."""
+    if not isinstance(weight, int) or not 1 <= weight <= capacity:
+        raise ValueError(
+            f"weight={weight!r}: must be a whole number of at least 1, and at most shared_capacity={capacity}"
+        )

@@ -5,11 +5,14 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop, Future, TimerHandle
 from collections import deque
 from collections.abc import Callable
+from copy import copy
 from typing import Generic, TypeVar
 
 from penstock.pool.slots import Key, Member
 
 C = TypeVar("C")
+SWEEP_LEAST = 256
+"""Callers that may be done before they are forgotten."""
 
 
 class Caller(Generic[C]):
@@ -29,8 +32,18 @@ class Caller(Generic[C]):
     def refuse(self, cause: Exception) -> bool:
         if self.future.done():
             return False
-        self.future.set_exception(cause)
+        self.future.set_exception(_twin(cause))
         return True
+
+
+def _twin(cause: Exception) -> Exception:
+    """The same for another to raise, who adds a traceback to it."""
+    try:
+        twin = copy(cause)
+    except TypeError:  # of a class that is not made of its arguments
+        return cause
+    twin.__cause__ = cause.__cause__
+    return twin
 
 
 class Deadlines(Generic[C]):
@@ -44,6 +57,10 @@ class Deadlines(Generic[C]):
         self._loop, self._expire = loop, expire
         self._queues: dict[float, deque[Caller[C]]] = {}
         """By how long they wait at most: within one, deadlines come in the order of arrival."""
+        self._added = 0
+        """Since the last look for those that are done."""
+        self._patience = SWEEP_LEAST
+        """Callers to be added before the next."""
         self._timer: TimerHandle | None = None
 
     def add(self, caller: Caller[C], timeout: float) -> None:
@@ -51,9 +68,10 @@ class Deadlines(Generic[C]):
         queue = self._queues.get(timeout)
         if queue is None:
             queue = self._queues[timeout] = deque()
-        while queue and queue[0].future.done():  # who came first is served first, so few others are left
-            queue.popleft()
         queue.append(caller)
+        self._added += 1
+        if self._added > self._patience:
+            self._sweep()
         if self._timer is None or self._timer.when() > caller.deadline:
             self._set(caller.deadline)
 
@@ -64,6 +82,16 @@ class Deadlines(Generic[C]):
             self._timer = None
         self._queues.clear()
 
+    def _sweep(self) -> None:
+        """Forget those that are done; what that takes is little beside what adding them took."""
+        kept: dict[float, deque[Caller[C]]] = {}
+        for timeout, queue in self._queues.items():
+            if waiting := deque(caller for caller in queue if not caller.future.done()):
+                kept[timeout] = waiting
+        self._queues = kept
+        self._added = 0
+        self._patience = max(SWEEP_LEAST, sum(map(len, kept.values())))
+
     def _set(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -71,16 +99,12 @@ class Deadlines(Generic[C]):
 
     def _ring(self) -> None:
         self._timer = None
+        self._sweep()
         now = self._loop.time()
         late: list[Caller[C]] = []
-        for timeout, queue in list(self._queues.items()):
-            waiting = deque(caller for caller in queue if not caller.future.done())
-            while waiting and waiting[0].deadline <= now:
-                late.append(waiting.popleft())
-            if waiting:
-                self._queues[timeout] = waiting
-            else:
-                del self._queues[timeout]
+        for queue in self._queues.values():
+            while queue and queue[0].deadline <= now:
+                late.append(queue.popleft())
         for caller in late:
             self._expire(caller)
         ahead = [queue[0].deadline for queue in self._queues.values() if queue]

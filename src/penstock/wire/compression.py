@@ -130,7 +130,7 @@ class Trials:
         self._skip = 0
 
     def may_try(self, messages: int) -> bool:
-        """Whether a batch of so many messages should be compressed; below ten it is not worth it. Asked once a batch."""
+        """Whether a batch of so many messages should be compressed; below ten it is not. Ask once a batch."""
         if messages < _WORTHWHILE_MESSAGES:
             return False
         if self._skip:
