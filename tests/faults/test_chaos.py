@@ -74,7 +74,7 @@ async def suffer(plan: Plan, client: Any, server: Any) -> None:
     options: dict[str, Any] = {"open_timeout": 2, "close_timeout": 0.5, **(SHORT if plan.what == "swallow" else {})}
     async with asyncio.timeout(DEADLINE):
         async with (
-            penstock.serve(there.run, "127.0.0.1", 0, transport=server, **options) as listening,
+            penstock.serve(there.run, "127.0.0.1", 0, transport=server, reliable=False, **options) as listening,
             chaos(port_of(listening), plan) as proxy,
         ):
             await meet(proxy, here, transport=client, **options)

@@ -164,6 +164,69 @@ async def test_a_server_that_never_answers_the_handshake_costs_connect_timeout()
         assert mute.accepted == 4
 
 
+@pytest.mark.parametrize("hurry", [False, True])
+async def test_a_silent_server_whose_callers_have_gone_makes_place_for_one_that_answers(hurry: bool) -> None:
+    async with peer(silent()) as mute, serving() as server, pool_of(max_connections=4, max_total=4) as pool:
+        crowd = [asyncio.create_task(pool.get_connection(mute.url).__aenter__()) for _ in range(6)]
+        await mute.wait_accepted(4)
+        asking = asyncio.create_task(ask(pool, url_of(server), timeout=2))
+        if not hurry:
+            await asyncio.sleep(0.05)
+        assert not asking.done()
+        for task in crowd:
+            task.cancel()
+        await asking
+        assert pool.stats().connecting == mute.open == 3
+        await asyncio.gather(*(ask(pool, url_of(server), timeout=2) for _ in range(10)))
+        await until(lambda: pool.stats().size <= 4 and mute.open == pool.stats().connecting)
+
+
+@pytest.mark.parametrize("lent", [False, True])
+async def test_a_server_that_does_not_answer_close_sees_the_end_when_the_pool_is_closed(lent: bool) -> None:
+    now = asyncio.get_running_loop().time
+    ended: list[float] = []
+
+    async def talk(this: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(switching()(await head_of(this, reader)).encode())
+        while await reader.read(1000):
+            pass  # whatever it is, a CLOSE frame too
+        ended.append(now())
+
+    async with peer(talk) as rude, pool_of() as pool:
+        conns = [await pool.get_connection(rude.url) for _ in range(3)]
+        conns[0].discard()
+        conns[1].release()
+        if not lent:
+            conns[2].release()
+        await asyncio.sleep(0.05)
+        began = now()
+        await pool.close(0.3)
+        assert 0.28 < now() - began < 0.45
+        await until(lambda: len(ended) == 3, 0.2)
+        assert max(ended) - began < 0.45
+        assert pool.stats().size == lent
+        conns[2].release()
+        await until(lambda: pool.stats().size == 0)
+
+
+@pytest.mark.parametrize("dead_last", [False, True])
+async def test_callers_do_not_notice_that_one_of_two_endpoints_is_down(dead_last: bool) -> None:
+    async with peer(silent()) as gone:
+        dead = gone.url
+    async with serving() as server:
+        places = [url_of(server), dead] if dead_last else [dead, url_of(server)]
+        config = ConnectionPoolConfig(min_connections=0, max_connections=50)
+        async with ConnectionPool(config, endpoints={"ws://service": places}, random=lambda: 0.5) as pool:
+            began = asyncio.get_running_loop().time()
+            while asyncio.get_running_loop().time() < began + 1.5:  # the server that is down is tried again meanwhile
+                async with pool.get_connection("ws://service", timeout=1) as conn:
+                    await conn.send("hello")
+                    assert await conn.recv() == "hello"
+                    conn.discard()
+                await asyncio.sleep(0.02)
+            assert pool.stats().failed == pool.stats().errors == 0
+
+
 # Servers that leave
 
 

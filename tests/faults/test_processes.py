@@ -33,7 +33,7 @@ SERVER = """
     from support.servers import echo, port_of
 
     async def main():
-        async with penstock.serve(echo, "127.0.0.1", 0, transport=sys.argv[1], ping_interval=None) as server:
+        async with penstock.serve(echo, "127.0.0.1", 0, transport=sys.argv[1], ping_interval=None, reliable=False) as server:
             print(port_of(server), flush=True)
             await server.serve_forever()
 
@@ -55,7 +55,7 @@ async def test_a_server_survives_the_death_of_a_client_that_it_sends_to(transpor
         except ConnectionClosed as exc:
             ended.set_result(exc)
 
-    async with penstock.serve(handler, "127.0.0.1", 0, transport=transport) as server:
+    async with penstock.serve(handler, "127.0.0.1", 0, transport=transport, reliable=False) as server:
         async with program(CLIENT, url_of(server), transport) as client:
             assert await line_of(client) == "receiving"
             client.kill()
@@ -94,7 +94,7 @@ async def test_a_client_comes_back_to_a_server_that_was_started_again(transport:
         await conn.send("hello")
         await conn.wait_closed()
 
-    async with penstock.serve(handler, "127.0.0.1", 0, transport=transport) as server:
+    async with penstock.serve(handler, "127.0.0.1", 0, transport=transport, reliable=False) as server:
         port = port_of(server)
         openings = penstock.connect(
             url_of(server), transport=transport, reconnect_delays=lambda: iter([0.01] * 500)
@@ -104,7 +104,7 @@ async def test_a_client_comes_back_to_a_server_that_was_started_again(transport:
     second = asyncio.ensure_future(anext(openings))
     await asyncio.sleep(0.05)
     assert not second.done()
-    async with penstock.serve(handler, "127.0.0.1", port, transport=transport):
+    async with penstock.serve(handler, "127.0.0.1", port, transport=transport, reliable=False):
         async with asyncio.timeout(10):
             received.append(await (await second).recv())
         await openings.aclose()  # type: ignore[attr-defined]
@@ -130,7 +130,7 @@ async def test_a_loop_that_is_held_up_declares_nobody_dead(transport: Any, serve
 @each_transport
 async def test_both_ends_on_a_loop_that_is_held_up_live_on(transport: Any) -> None:
     async with (
-        penstock.serve(echo, "127.0.0.1", 0, transport=transport, **SHORT) as server,
+        penstock.serve(echo, "127.0.0.1", 0, transport=transport, reliable=False, **SHORT) as server,
         penstock.connect(url_of(server), transport=transport, **SHORT) as conn,
     ):
         for _ in range(3):
@@ -148,7 +148,7 @@ async def test_an_application_that_does_not_receive_is_not_taken_for_a_dead_peer
         await conn.wait_closed()
 
     async with (
-        penstock.serve(handler, "127.0.0.1", 0, transport=transport) as server,
+        penstock.serve(handler, "127.0.0.1", 0, transport=transport, reliable=False) as server,
         penstock.connect(url_of(server), transport=transport, max_queue=4, **SHORT) as conn,
     ):
         await asyncio.sleep(0.7)

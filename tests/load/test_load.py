@@ -53,7 +53,7 @@ async def check_order(conn: penstock.Connection) -> int:
 @pytest.mark.parametrize("transport", ["picows", "websockets"])
 async def test_ten_thousand_messages_a_second_make_nothing_grow(seconds: int, transport: str) -> None:
     rate, samples = 10_000, []
-    async with penstock.serve(echo, "127.0.0.1", 0, transport=transport) as server:
+    async with penstock.serve(echo, "127.0.0.1", 0, transport=transport, reliable=False) as server:
         conn = await penstock.connect(f"ws://127.0.0.1:{port_of(server)}", transport=transport)
         receiving = asyncio.create_task(check_order(conn))
         sending = asyncio.create_task(send_at(conn, rate, seconds))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 import penstock
 from penstock import ConnectionFailed, ConnectionPool, ConnectionPoolConfig, HealthChecker
 from penstock.pool import care as care_module
-from support.pools import URL, pooling, steps, until
+from support.pools import URL, Servers, pooling, steps, until
 from support.servers import each_server, echo, serving, url_of
 
 pytestmark = pytest.mark.timeout(30)
@@ -58,6 +59,22 @@ async def test_warming_up_tells_when_nobody_answers() -> None:
             await pool.warm_up(URL)
 
 
+async def test_warming_up_a_pool_all_of_whose_connections_are_lent_needs_none() -> None:
+    async with pooling(max_connections=2, acquire_timeout=0.1) as (pool, servers):
+        async with pool.get_connection(URL), pool.get_connection(URL):
+            await pool.warm_up(URL)
+        assert servers.attempts == 2
+
+
+async def test_warming_up_tells_when_nothing_is_open_in_time() -> None:
+    async with pooling(acquire_timeout=0.02) as (pool, servers):
+        servers.gate.clear()
+        with pytest.raises(penstock.PoolExhausted, match="1 being opened"):
+            await pool.warm_up(URL)
+        with pytest.raises(ValueError, match="url='nowhere'"):
+            await pool.warm_up("nowhere")
+
+
 async def test_case_10_a_pool_at_zero_after_an_outage_refills_by_itself() -> None:
     async with pooling(min_connections=2) as (pool, servers):
         await pool.warm_up(URL)
@@ -70,24 +87,91 @@ async def test_case_10_a_pool_at_zero_after_an_outage_refills_by_itself() -> Non
             assert conn.is_connected
 
 
-async def test_case_11_a_black_hole_leaves_other_urls_alone_under_the_total_bound_too() -> None:
-    async with pooling(max_connections=2, max_total=3, connect_timeout=20) as (pool, servers):
-        opens = servers.connect
+class Hole:
+    """Opens connections, but to one URL that swallows all attempts."""
 
-        async def connect(url: str) -> penstock.Connection:
-            if url == "ws://hole":
-                await asyncio.Event().wait()
-            return await opens(url)
+    def __init__(self, pool: ConnectionPool, servers: Servers) -> None:
+        self.under_way = 0
+        self._opens = servers.connect
+        pool._opener._connect = self.connect
 
-        pool._opener._connect = connect
-        lost = [asyncio.create_task(pool.get_connection("ws://hole").__aenter__()) for _ in range(5)]
+    async def connect(self, url: str, **options: Any) -> penstock.Connection:
+        if url != HOLE:
+            return await self._opens(url, **options)
+        self.under_way += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.under_way -= 1
+        raise AssertionError
+
+
+HOLE = "ws://hole"
+
+
+async def test_case_11_a_black_hole_that_nobody_waits_for_makes_place_under_the_total_bound() -> None:
+    async with pooling(max_connections=3, max_total=3, connect_timeout=20) as (pool, servers):
+        hole = Hole(pool, servers)
+        lost = [asyncio.create_task(pool.get_connection(HOLE).__aenter__()) for _ in range(5)]
         await steps()
-        for _ in range(10):
-            async with asyncio.timeout(1), pool.get_connection(URL) as conn:
+        assert pool.stats().connecting == hole.under_way == 3
+        waiting = asyncio.create_task(pool.get_connection(URL).__aenter__())
+        await steps()
+        assert not waiting.done()
+        for task in lost:
+            task.cancel()
+        async with asyncio.timeout(1):
+            conn = await waiting
+        assert conn.is_connected
+        conn.release()
+        assert hole.under_way == pool.stats().connecting == 2, "no more were given up than had to be"
+        assert pool.stats().failed == 0
+        held = await asyncio.gather(*(pool.get_connection(URL, timeout=1).__aenter__() for _ in range(3)))
+        assert hole.under_way == 0
+        for conn in held:
+            conn.release()
+        assert all(one.open == one.attempts == 0 for one in pool._opener.endpoints(HOLE))
+
+
+async def test_case_11_a_black_hole_takes_one_place_of_a_server_that_works() -> None:
+    async with pooling(max_connections=3, max_total=3, connect_timeout=20) as (pool, servers):
+        hole = Hole(pool, servers)
+        await borrow_at_once(pool, 3)
+        lost = [asyncio.create_task(pool.get_connection(HOLE).__aenter__()) for _ in range(5)]
+        await until(lambda: hole.under_way)
+        for _ in range(20):
+            held = await asyncio.gather(*(pool.get_connection(URL, timeout=1).__aenter__() for _ in range(2)))
+            for conn in held:
                 assert conn.is_connected
+                conn.release()
+            await steps()
+        assert hole.under_way == 1
+        assert pool.stats().closed == {"total": 1}
+        assert servers.attempts == 3
         for task in lost:
             task.cancel()
         await asyncio.wait(lost)
+
+
+async def test_a_probe_that_was_given_up_does_not_keep_others_out() -> None:
+    async with pooling(max_connections=1, max_total=1) as (pool, servers):
+        servers.failures = [OSError("down")] * 5
+        for _ in range(5):
+            with pytest.raises(ConnectionFailed):
+                await pool.get_connection("ws://other")
+        breaker = pool._opener.endpoints("ws://other")[0].breaker
+        await until(lambda: asyncio.get_running_loop().time() > breaker.retry_at)
+        servers.gate.clear()
+        probing = asyncio.create_task(pool.get_connection("ws://other").__aenter__())
+        await until(lambda: servers.attempts == 6)
+        probing.cancel()
+        servers.gate.set()
+        pool._actions._abandon("ws://other")  # as if another needed the place
+        pool._state.keys["ws://other"].abandoned += 1
+        pool._state._leaving += 1
+        await until(lambda: pool.stats().size == 0)
+        async with pool.get_connection("ws://other", timeout=1) as conn:
+            assert conn.is_connected
 
 
 async def test_case_12_a_host_that_is_down_fails_fast_with_the_real_cause() -> None:
@@ -114,13 +198,27 @@ async def test_case_14_lifetimes_differ_so_that_not_all_end_at_once() -> None:
         assert all(later - earlier > 0.01 for earlier, later in pairwise(spans))
 
 
-async def test_case_15_an_old_connection_is_closed_and_another_lent() -> None:
-    async with pooling(max_lifetime=0.05, check_interval=100) as (pool, servers):
+async def test_case_15_old_connections_are_passed_over_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(care_module, "CARE_INTERVAL", 100)
+    async with pooling(max_lifetime=0.05, check_interval=100, max_connections=4) as (pool, servers):
         await borrow_at_once(pool, 3)
         await asyncio.sleep(0.06)
-        async with pool.get_connection(URL):
+        async with pool.get_connection(URL) as conn:
             assert servers.attempts == 4
-        await until(lambda: pool.stats().closed.get("lifetime", 0) >= 3)
+            assert conn.request_count == 1
+            assert pool.stats().closed == {"lifetime": 3}
+
+
+async def test_case_15_an_old_connection_does_not_hide_a_young_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(care_module, "CARE_INTERVAL", 100)
+    async with pooling(check_interval=100) as (pool, servers):
+        await borrow_at_once(pool, 3)
+        for member in pool._state.keys[URL].idle[1:]:
+            member.expires_at = 0
+        async with pool.get_connection(URL, timeout=0) as conn:
+            assert conn.request_count == 2
+        assert pool.stats().closing == 2
+        assert servers.attempts == 3
 
 
 async def test_case_16_what_the_peer_closed_while_idle_is_never_lent() -> None:
@@ -135,17 +233,24 @@ async def test_case_16_what_the_peer_closed_while_idle_is_never_lent() -> None:
         assert pool.stats().closed["peer"] == 3
 
 
-async def test_case_17_ten_thousand_pushes_to_an_idle_connection_are_dropped_and_counted() -> None:
+@pytest.mark.parametrize("interval", [0.01, 1000])
+async def test_case_17_ten_thousand_pushes_to_an_idle_connection_are_dropped_and_counted(
+    interval: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(care_module, "CARE_INTERVAL", interval)
     async with pooling() as (pool, servers):
         (await pool.get_connection(URL)).release()
         push = servers.ends[0]
         for start in range(0, 10_000, 100):
             await push.send_many(f"push {number}" for number in range(start, start + 100))
             await steps(2)
-        async with asyncio.timeout(10):
+            (member,) = pool._state.keys[URL].members
+            assert member.connection.unread < 1000, "memory is bounded"
+        async with asyncio.timeout(5):
             await push.flush()
-            await until(lambda: pool.stats().dropped_messages == 10_000)
+        await until(lambda: pool.stats().dropped_messages > 10_000 - (17 if interval > 1 else 1))
         async with pool.get_connection(URL) as conn:
+            assert pool.stats().dropped_messages == 10_000
             await conn.send("still there?")
             assert await push.recv() == "still there?"
         assert servers.attempts == 1
@@ -189,8 +294,22 @@ async def test_case_23_shrinking_and_growing_keep_the_counts_exact() -> None:
         for conn in held:
             conn.release()
         assert pool.stats().idle == 4
-        with pytest.raises(ValueError, match="max_connections=0"):
-            pool.resize(0)
+        for wrong in (0, 2.5, 101):
+            with pytest.raises(ValueError, match=rf"max_connections={wrong}: must be .*(at least 1|max_total=100)"):
+                pool.resize(wrong)  # type: ignore[arg-type]
+        assert pool.stats().max_connections == 4
+
+
+async def test_case_23_shrinking_and_growing_restores_the_least_number() -> None:
+    async with pooling(max_connections=5, min_connections=4) as (pool, _):
+        await pool.warm_up(URL)
+        await until(lambda: pool.stats().idle == 4)
+        pool.resize(1)
+        assert pool.stats().min_connections == 1
+        await until(lambda: pool.stats().size == 1)
+        pool.resize(5)
+        assert pool.stats().min_connections == 4
+        await until(lambda: pool.stats().idle == 4)
 
 
 async def test_draining_replaces_every_connection() -> None:
@@ -226,6 +345,17 @@ async def test_one_that_is_lent_and_does_not_answer_is_not_lent_again() -> None:
             servers.ends[0].transport.pause_reading()
             await until(lambda: not conn.is_healthy())
         assert pool.stats().idle == 0
+
+
+async def test_one_that_has_not_answered_yet_is_not_asked_again() -> None:
+    async with pooling(check_interval=0.02, pong_timeout=0.2) as (pool, servers):
+        (await pool.get_connection(URL)).release()
+        servers.ends[0].transport.pause_reading()
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+            asking = [task for task in asyncio.all_tasks() if "Care._ask" in repr(task)]
+            assert len(asking) <= 1
+        await until(lambda: pool.stats().closed == {"health": 1})
 
 
 async def test_one_that_answers_is_kept() -> None:
@@ -301,6 +431,17 @@ async def test_looking_after_the_pool_goes_on_when_a_look_fails(
         await until(lambda: pool.stats().idle == 2)
         assert not failures
     assert "surprise" in caplog.text
+
+
+async def test_what_has_been_decided_is_done_though_a_look_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pooling(max_idle_time=0.02) as (pool, _):
+
+        def fail(now: float) -> None:
+            raise ValueError("surprise")
+
+        monkeypatch.setattr(pool._opener, "prune", fail)
+        await borrow_at_once(pool, 3)
+        await until(lambda: pool.stats().size == 0, 2)
 
 
 async def test_an_old_connection_that_is_returned_is_not_handed_to_one_who_waits() -> None:

@@ -81,6 +81,19 @@ def test_if_all_refuse_the_one_that_may_be_tried_soonest_is_chosen() -> None:
     assert choose([late, soon], 0.0, half) is soon
 
 
+def test_one_that_failed_last_has_one_attempt_at_a_time() -> None:
+    busy, failed = endpoint("busy", opened=50), endpoint("failed")
+    failed.breaker.failed(0.0, DOWN)
+    assert choose([failed, busy], 1.0, half) is failed
+    failed.attempts = 1
+    assert choose([failed, busy], 1.0, half) is busy
+    failed.attempts = 0
+    assert choose([failed, busy], 1.0, half) is failed
+    failed.attempts = 1
+    failed.breaker.succeeded()
+    assert choose([failed, busy], 1.0, half) is failed
+
+
 def test_choosing_takes_no_probe() -> None:
     rested, other = endpoint("rested"), endpoint("other", opened=1)
     for _ in range(FAILURES):

@@ -147,3 +147,36 @@ async def test_case_24_subscribing_again_many_times_leaves_one_subscription_each
             assert servers.attempts == number
             servers.hang_up()
             await until(lambda: pool.stats().size == 0)
+
+
+async def test_a_hook_that_ends_in_a_cancelling_of_its_own_is_a_failed_connect() -> None:
+    async def cancel_itself(conn: PooledConnection) -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    async with pooling(on_connect=cancel_itself) as (pool, servers):
+        with pytest.raises(ConnectionFailed, match="cancelled") as caught:
+            await pool.get_connection(URL, timeout=1)
+        assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+        assert (pool.stats().failed, pool.stats().errors) == (1, 1)
+        await until(lambda: servers.ends[0].state.name == "CLOSED")
+        for _ in range(4):
+            with pytest.raises(ConnectionFailed):
+                await pool.get_connection(URL)
+        assert servers.attempts == 5
+        with pytest.raises(ConnectionFailed, match="to be tried again"):
+            await pool.get_connection(URL)
+
+
+async def test_tidying_up_that_hangs_is_ended_in_time(caplog: pytest.LogCaptureFixture) -> None:
+    async def hang(conn: PooledConnection) -> None:
+        await asyncio.Event().wait()
+
+    async with pooling(max_connections=1, on_release=hang, connect_timeout=0.05) as (pool, servers):
+        (await pool.get_connection(URL)).release()
+        await until(lambda: pool.stats().closed == {"hook": 1}, 1)
+        await until(lambda: pool.stats().size == 0, 1)
+        await until(lambda: servers.ends[0].state.name == "CLOSED")
+    assert "on_release failed" in caplog.text
+    assert "TimeoutError" in caplog.text

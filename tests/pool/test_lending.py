@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
+import re
+from collections.abc import AsyncIterator
+from math import nan
 from typing import Any
 
 import pytest
 
 from penstock import (
+    ConnectionDenied,
     ConnectionFailed,
     ConnectionPool,
     ConnectionPoolConfig,
@@ -19,6 +22,7 @@ from penstock import (
     WrongLoop,
 )
 from penstock.errors import LeaseReturned
+from penstock.transport.base import CloseCode
 from support.pools import URL, Servers, pooling, steps, until
 
 pytestmark = pytest.mark.timeout(30)
@@ -58,18 +62,26 @@ async def test_the_connection_used_last_is_lent_first() -> None:
         assert opened == sorted(opened)
 
 
+@pytest.mark.parametrize("cancel_opening", [False, True])
 @pytest.mark.parametrize("after", range(12))
-async def test_case_1_cancelled_at_every_await_of_acquire_no_slot_is_lost(after: int) -> None:
-    async with pooling(max_connections=1, max_total=1) as (pool, _):
+async def test_case_1_cancelled_at_every_await_of_acquire_no_slot_is_lost(after: int, cancel_opening: bool) -> None:
+    async with pooling(max_connections=1, max_total=1) as (pool, servers):
         task = asyncio.create_task(pool.get_connection(URL).__aenter__())
         await steps(after)
+        if cancel_opening and after:
+            for opening in list(pool._actions._opening):
+                opening.cancel()
+            await steps()
         task.cancel()
         await asyncio.wait([task])
-        if not task.cancelled():
+        if not task.cancelled() and task.exception() is None:
             task.result().release()
-        async with asyncio.timeout(5), pool.get_connection(URL) as conn:
+        assert pool.stats().waiting == pool.stats().in_use == 0
+        async with asyncio.timeout(1), pool.get_connection(URL) as conn:
             assert conn.is_connected
-        assert pool.stats().in_use == 0
+        assert free(pool)
+        assert pool.stats().size == pool._opener.endpoints(URL)[0].open == 1
+        assert servers.attempts <= 2
 
 
 async def test_case_2_a_connection_handed_to_one_who_is_cancelled_goes_to_the_next() -> None:
@@ -88,36 +100,98 @@ async def test_case_2_a_connection_handed_to_one_who_is_cancelled_goes_to_the_ne
         assert servers.attempts == 1
 
 
-async def test_cases_3_and_4_returning_cannot_be_cancelled() -> None:
-    async with pooling(max_connections=1) as (pool, _):
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize("between", range(4))
+async def test_cases_3_and_4_returning_cannot_be_cancelled_not_even_twice(between: int, hooked: bool) -> None:
+    tidied = 0
+
+    async def tidy_up(conn: PooledConnection) -> None:
+        nonlocal tidied
+        await asyncio.sleep(0.01)
+        tidied += 1
+
+    async with pooling(max_connections=1, on_release=tidy_up if hooked else None) as (pool, servers):
 
         async def borrow() -> None:
             async with pool.get_connection(URL):
-                await asyncio.Event().wait()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    await asyncio.sleep(0.02)  # the second cancelling falls into the cleaning up
 
         task = asyncio.create_task(borrow())
         await until(lambda: pool.stats().in_use)
         task.cancel()
+        await steps(between)
+        task.cancel()
+        await steps(between)
         task.cancel()
         await asyncio.wait([task])
+        assert task.cancelled()
+        await until(lambda: free(pool))
+        assert pool.stats().idle == 1
+        assert tidied == hooked
+        async with pool.get_connection(URL, timeout=0) as conn:
+            assert conn.is_connected
+        assert servers.attempts == 1
+
+
+async def test_case_3_a_connection_whose_tidying_up_is_cancelled_is_closed_and_its_slot_free() -> None:
+    async def tidy_up(conn: PooledConnection) -> None:
+        await asyncio.Event().wait()
+
+    async with pooling(max_connections=1, on_release=tidy_up) as (pool, _):
+        for at in range(3):
+            (await pool.get_connection(URL, timeout=1)).release()
+            await steps(at)
+            (task,) = [task for task in pool._actions._tasks if "Actions._call" in repr(task)]
+            task.cancel()
+            await until(lambda: pool.stats().size == 0)
+        assert pool.stats().closed == {"hook": 3}
+
+
+@pytest.mark.parametrize("first", ["return", "expire", "cancel"])
+@pytest.mark.parametrize("second", ["return", "expire", "cancel"])
+async def test_case_5_what_happens_in_the_same_moment_has_one_outcome(first: str, second: str) -> None:
+    async with pooling(max_connections=1) as (pool, _):
+        lent = await pool.get_connection(URL)
+        task = asyncio.create_task(pool.get_connection(URL, timeout=1000).__aenter__())
+        await steps()
+        (caller,) = pool._deadlines._queues[1000]
+        happen = {"return": lent.release, "expire": lambda: pool._expire(caller), "cancel": task.cancel}
+        happen[first]()
+        happen[second]()
+        lent.release()
+        await asyncio.wait([task], timeout=1)
+        assert task.done()
+        if "cancel" in (first, second):
+            assert task.cancelled()
+        elif first == "return":
+            task.result().release()
+        else:
+            assert isinstance(task.exception(), PoolExhausted)
         assert free(pool)
         assert pool.stats().idle == 1
+        stats = pool.stats()
+        assert stats.immediate + stats.waited == 1 + (first == "return" and not task.cancelled())
+        async with pool.get_connection(URL, timeout=0) as conn:
+            assert conn.is_connected
 
 
-async def test_case_5_a_time_out_that_races_success_has_one_outcome() -> None:
-    async with pooling(max_connections=1) as (pool, _):
-        for delay in (0.001, 0.0015, 0.002, 0.0025, 0.003):
-            lent = await pool.get_connection(URL)
-            task = asyncio.create_task(pool.get_connection(URL, timeout=0.002).__aenter__())
-            await asyncio.sleep(delay)
-            lent.release()
-            await asyncio.wait([task])
-            if task.exception() is None:
-                task.result().release()
-            else:
-                assert isinstance(task.exception(), PoolExhausted)
-            assert free(pool)
-            assert pool.stats().idle == 1
+async def test_case_5_a_time_out_while_the_connection_is_opened_takes_nobodys_turn() -> None:
+    async with pooling(max_connections=1) as (pool, servers):
+        servers.gate.clear()
+        impatient = asyncio.create_task(pool.get_connection(URL, timeout=1000).__aenter__())
+        patient = asyncio.create_task(pool.get_connection(URL).__aenter__())
+        await until(lambda: servers.attempts)
+        (caller,) = pool._deadlines._queues[1000]
+        servers.gate.set()
+        pool._expire(caller)
+        with pytest.raises(PoolExhausted):
+            await impatient
+        async with asyncio.timeout(1):
+            (await patient).release()
+        assert servers.attempts == 1
 
 
 async def test_case_6_an_outer_cancel_is_never_swallowed() -> None:
@@ -129,6 +203,23 @@ async def test_case_6_an_outer_cancel_is_never_swallowed() -> None:
         assert not isinstance(caught.value, PoolExhausted)
         assert pool.stats().cancelled == 1
         lent.release()
+
+
+async def test_case_8_a_waiter_who_is_cancelled_in_between_holds_up_nobody() -> None:
+    async with pooling(max_connections=1) as (pool, _):
+        lent = await pool.get_connection(URL)
+        first, second, third = [asyncio.create_task(pool.get_connection(URL).__aenter__()) for _ in range(3)]
+        await steps()
+        second.cancel()
+        await steps()
+        assert pool.stats().waiting == 2
+        for task in (first, third):
+            lent.release()
+            async with asyncio.timeout(1):
+                lent = await task
+        lent.release()
+        assert second.cancelled()
+        assert free(pool)
 
 
 async def test_case_8_a_cancelled_waiters_connection_goes_to_the_next_waiter() -> None:
@@ -176,6 +267,88 @@ async def test_case_21_what_was_returned_is_the_callers_no_more() -> None:
         assert "returned" in repr(conn)
         await pool.close(1)
         conn.release()
+
+
+ITERATORS: list[Any] = [aiter, lambda conn: conn.recv_streaming()]
+
+
+@pytest.mark.parametrize("iterate", ITERATORS)
+@pytest.mark.parametrize("begun", [False, True])
+async def test_case_21_an_iterator_ends_with_the_loan(iterate: Any, begun: bool) -> None:
+    async with pooling(max_connections=1) as (pool, servers):
+        lent = await pool.get_connection(URL)
+        messages = iterate(lent)
+        if begun:
+            await servers.ends[0].send("old")
+            assert await anext(messages) == "old"
+        lent.release()
+        async with pool.get_connection(URL) as conn:
+            await servers.ends[0].send("secret")
+            with pytest.raises(LeaseReturned):
+                await anext(messages)
+            assert await conn.recv() == "secret"
+
+
+async def test_a_loan_is_iterated_until_the_connection_is_closed() -> None:
+    async with pooling() as (pool, servers), pool.get_connection(URL) as conn:
+        await servers.ends[0].send_many(["one", "two"])
+        await servers.ends[0].send(iter(["th", "ree"]))
+        closing = asyncio.create_task(servers.ends[0].close())
+        assert [message async for message in conn] == ["one", "two", "three"]
+        await closing
+
+
+@pytest.mark.parametrize("reason", ["", "discarded"])
+async def test_case_21_a_connection_is_discarded_for_whatever_reason(reason: str) -> None:
+    async with pooling() as (pool, servers):
+        (await pool.get_connection(URL)).discard(reason)
+        (await pool.get_connection(URL)).release()
+        assert servers.attempts == 2
+        assert pool.stats().closed == {"discarded": 1}
+
+
+async def test_a_connection_on_which_somebody_still_sends_fragments_is_not_lent_again() -> None:
+    async def pieces() -> AsyncIterator[str]:
+        yield "half"
+        await asyncio.Event().wait()
+
+    async with pooling(max_connections=1) as (pool, servers):
+        async with pool.get_connection(URL) as conn:
+            sending = asyncio.create_task(conn.send(pieces()))
+            await until(lambda: conn.outbox.busy)
+        async with asyncio.timeout(1), pool.get_connection(URL) as conn:
+            await conn.send("mine")
+            assert await servers.ends[1].recv() == "mine"
+        assert pool.stats().closed == {"dirty": 1}
+        sending.cancel()
+        await asyncio.wait([sending])
+
+
+async def test_a_connection_on_which_somebody_waits_to_send_is_not_lent_again() -> None:
+    async def fill(conn: PooledConnection) -> None:
+        while True:
+            await conn.send(b"x" * 100_000)
+
+    async with pooling(max_connections=2) as (pool, servers):
+        conn = await pool.get_connection(URL)
+        servers.ends[0].transport.pause_reading()
+        sending = asyncio.create_task(fill(conn))
+        await until(lambda: conn.outbox.busy)
+        conn.release()
+        assert pool.stats().idle == 0
+        sending.cancel()
+        await asyncio.wait([sending])
+        await until(lambda: pool.stats().closed == {"dirty": 1})
+
+
+async def test_a_connection_that_has_just_written_a_full_batch_is_lent_again() -> None:
+    async with pooling(max_connections=1) as (pool, servers):
+        async with pool.get_connection(URL) as conn:
+            reading = asyncio.create_task(servers.ends[0].recv_many())
+            await conn.send_many(["x"] * 2000)
+        assert pool.stats().idle == 1
+        await reading
+        servers.ends[0].discard_unread()
 
 
 async def test_case_21_a_discarded_connection_is_not_lent_again() -> None:
@@ -240,6 +413,57 @@ async def test_a_timeout_of_zero_is_now_or_never() -> None:
         assert servers.attempts == 1
 
 
+async def test_a_timeout_of_zero_on_a_url_that_was_never_used_says_what_to_do() -> None:
+    async with pooling() as (pool, _):
+        with pytest.raises(PoolExhausted, match=r"timeout=0 opens none: .* warm_up"):
+            await pool.get_connection(URL, timeout=0)
+
+
+async def test_a_time_out_while_a_closing_handshake_holds_the_only_place_says_so() -> None:
+    async with pooling(max_connections=1) as (pool, servers):
+        conn = await pool.get_connection(URL)
+        servers.ends[0].transport.pause_reading()
+        conn.discard()
+        with pytest.raises(PoolExhausted, match=r"1 being closed.*does not answer what closes them") as caught:
+            await pool.get_connection(URL, timeout=0.02)
+        assert caught.value.closing == 1
+
+
+@pytest.mark.parametrize("code", [CloseCode.POLICY_VIOLATION, CloseCode.TRY_AGAIN_LATER])
+async def test_a_time_out_while_the_server_is_left_alone_says_for_how_long(code: int) -> None:
+    async with pooling(random=lambda: 0.5) as (pool, servers):
+        (await pool.get_connection(URL)).release()
+        await servers.ends[0].close(code)
+        await until(lambda: pool.stats().size == 0)
+        with pytest.raises(PoolExhausted, match=r"asked to be left alone, .* tried again in \d\.\d s") as caught:
+            await pool.get_connection(URL, timeout=0.02)
+        assert 0 < caught.value.retry_in <= 5
+
+
+async def test_a_timeout_that_is_no_number_is_refused() -> None:
+    async with pooling(max_connections=1) as (pool, _), pool.get_connection(URL):
+        with pytest.raises(ValueError, match="timeout=nan: must be a number of seconds"):
+            await pool.get_connection(URL, timeout=nan)
+        assert pool.stats().waiting == 0
+
+
+async def test_those_who_are_told_of_one_refusal_have_an_exception_each() -> None:
+    cause = OSError("the cause")
+    refusal = ConnectionDenied(URL, "wrong password")
+    refusal.__cause__ = cause
+    async with pooling(max_connections=1) as (pool, servers):
+        servers.failures = [refusal]
+        asking = [pool.get_connection(URL).__aenter__() for _ in range(20)]
+        told = await asyncio.gather(*asking, return_exceptions=True)
+        assert {type(one) for one in told} == {ConnectionDenied}
+        assert len({id(one) for one in told}) == 20
+        assert {str(one) for one in told} == {f"cannot connect to {URL}: wrong password"}
+        for one in told:
+            assert isinstance(one, ConnectionDenied)
+            assert one.__cause__ is cause
+        assert servers.attempts == 1
+
+
 async def test_no_more_may_wait_than_allowed() -> None:
     async with pooling(max_connections=1, max_waiting=2) as (pool, _), pool.get_connection(URL) as conn:
         waiting = [asyncio.create_task(pool.get_connection(URL).__aenter__()) for _ in range(2)]
@@ -264,12 +488,14 @@ async def test_different_timeouts_expire_each_in_its_time() -> None:
         assert expired == [0.05, 0.05, 0.1, 0.15]
 
 
-async def test_case_19_closing_tells_those_who_wait_and_closes_what_comes_late() -> None:
+async def test_case_19_closing_tells_those_who_wait_and_waits_for_what_is_lent() -> None:
+    now = asyncio.get_running_loop().time
     async with pooling(max_connections=2) as (pool, servers):
         lent = await pool.get_connection(URL)
         servers.gate.clear()
         waiting = asyncio.create_task(pool.get_connection(URL).__aenter__())
         await until(lambda: servers.attempts == 2)
+        began = now()
         closing = asyncio.create_task(pool.close(5))
         await steps()
         with pytest.raises(PoolClosed):
@@ -277,21 +503,26 @@ async def test_case_19_closing_tells_those_who_wait_and_closes_what_comes_late()
         with pytest.raises(PoolClosed):
             await pool.get_connection(URL)
         servers.gate.set()
+        await asyncio.sleep(0.05)
+        assert not closing.done()
+        assert lent.is_connected
         lent.release()
         await closing
+        assert now() - began < 1
         assert pool.stats().size == 0
+        assert pool.stats().closed == {"close": 1}
         await until(lambda: all(end.state.name == "CLOSED" for end in servers.ends))
 
 
-async def test_case_20_a_closing_handshake_that_hangs_does_not_hold_up_closing_the_pool() -> None:
+@pytest.mark.parametrize("url", ["ws://", "ws://h/#part", "ws://h:port", "ws://h:70000", "ws://user@h", "wss://[::1"])
+async def test_a_url_that_leads_nowhere_is_refused_and_named(url: str) -> None:
     async with pooling() as (pool, servers):
-        servers.options = type(servers.options)(ping_interval=None, close_timeout=30)
-        lent = await pool.get_connection(URL)
-        servers.ends[0].transport.pause_reading()
-        lent.release()
-        before = asyncio.get_running_loop().time()
-        await pool.close(0.2)
-        assert asyncio.get_running_loop().time() - before < 0.35
+        (await pool.get_connection(URL)).release()
+        for timeout in (0, 1):
+            with pytest.raises(ValueError, match=rf"url={re.escape(repr(url))}: must be a WebSocket URL"):
+                await pool.get_connection(url, timeout=timeout)
+        assert list(pool._state.keys) == [URL]
+        assert servers.attempts == 1
 
 
 @pytest.mark.parametrize("url", ["http://localhost", "localhost", "", b"ws://localhost", None])
@@ -333,22 +564,6 @@ async def test_a_server_that_does_not_answer_is_told_from_a_pool_that_is_too_sma
         with pytest.raises(PoolExhausted, match=r"0 in use, 1 being opened.*does not answer") as caught:
             await pool.get_connection(URL, timeout=0.2)
         assert "no route" in str(caught.value.__cause__)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform does not fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-async def test_case_25_after_a_fork_the_child_is_told() -> None:
-    async with pooling() as (pool, _):
-        (await pool.get_connection(URL)).release()
-        child = os.fork()
-        if child == 0:
-            try:
-                pool.take(URL)
-            except WrongLoop:
-                os._exit(42)
-            os._exit(1)
-        _, status = os.waitpid(child, 0)  # noqa: ASYNC222 - it ends at once
-        assert os.waitstatus_to_exitcode(status) == 42
 
 
 @pytest.mark.parametrize("cancels", [10_000, pytest.param(100_000, marks=pytest.mark.load)])

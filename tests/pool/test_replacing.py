@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from math import inf
 from typing import Any
 
 import pytest
@@ -225,6 +227,94 @@ async def test_no_slot_is_lost_if_the_borrower_gives_up_meanwhile() -> None:
             assert pool.stats().size <= 1
 
 
+async def test_a_first_send_that_begins_after_the_return_sends_nothing() -> None:
+    async with pooling(max_connections=1) as (pool, servers):
+        async with pool.get_connection(URL) as conn:
+            late = asyncio.create_task(conn.send("late"))
+        async with pool.get_connection(URL) as other:
+            with pytest.raises(LeaseReturned):
+                await late
+            await other.send("mine")
+            assert await servers.ends[0].recv() == "mine"
+        assert pool.stats().idle == 1
+
+
+async def test_a_first_send_that_fails_after_the_return_leaves_the_next_borrower_alone() -> None:
+    async with pooling(max_connections=1) as (pool, servers):
+        conn = await reused(pool)
+        late = conn.send("late")
+        conn.release()
+        other = await pool.get_connection(URL)
+        await lose(other, servers)
+        with pytest.raises(LeaseReturned):
+            await late
+        assert not conn.is_connected
+        other.release()
+        await until(lambda: pool.stats().size == 0)
+        async with pool.get_connection(URL, timeout=1) as another:
+            assert another.is_connected
+
+
+async def fill(conn: Connection) -> None:
+    """Send until the connection takes no more, and beyond."""
+    while True:
+        await conn.send(b"x" * 100_000)
+
+
+async def test_a_first_send_under_way_that_fails_after_the_return_gives_nothing_back_twice() -> None:
+    async with pooling(max_connections=1) as (pool, servers):
+        conn = await reused(pool)
+        servers.ends[0].transport.pause_reading()
+        filling = asyncio.create_task(fill(conn._connection))
+        await until(lambda: conn.outbox.busy)
+        late = asyncio.create_task(conn.send(b"late"))
+        await steps()
+        conn.release()
+        servers.hang_up()
+        for task in (filling, late):
+            with pytest.raises(ConnectionClosed):
+                await task
+        await until(lambda: pool.stats().size == 0)
+        assert pool.stats().replaced == 0
+        assert pool.stats().closed == {"dirty": 1}
+
+
+END: list[Any] = [
+    lambda conn: conn.release(),
+    lambda conn: conn.discard(),
+    lambda conn: conn.__aexit__(None, None, None).send(None),
+]
+
+
+@pytest.mark.parametrize("end", END)
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_loan_that_ends_while_it_is_replaced_keeps_nothing(end: Any, again: bool) -> None:
+    async with pooling(max_connections=2) as (pool, servers):
+        conn = await reused(pool)
+        await lose(conn, servers)
+        servers.gate.clear()
+        sending = asyncio.create_task(conn.send("x"))
+        await until(lambda: servers.attempts == 2)
+        assert "being replaced" in repr(conn)
+        assert not conn.is_connected
+        with contextlib.suppress(StopIteration):
+            end(conn)
+        assert "returned" in repr(conn)
+        borrowing = asyncio.create_task(conn.__aenter__()) if again else None
+        await steps()
+        servers.gate.set()
+        with pytest.raises(LeaseReturned):
+            await sending
+        if borrowing is not None:
+            assert (await borrowing).is_connected
+            assert pool.stats().in_use == 1
+            conn.release()
+        conn.release()
+        assert pool.stats().in_use == 0
+        assert not any(one.unread for one in servers.ends[1:]), "sent by nobody"
+        assert pool.stats().idle >= 1
+
+
 # What grows old
 
 LIFETIME = 2.0
@@ -260,6 +350,14 @@ async def test_a_replacement_is_open_before_the_lifetime_ends(held: bool) -> Non
                 assert another.created_at > ends - LIFETIME
         await until(lambda: pool.stats().closed == {"lifetime": 1})
         await until(lambda: pool.stats().size == 1)
+        assert servers.attempts == 2
+
+
+@pytest.mark.usefixtures("quick_care")
+async def test_what_lives_for_ever_is_not_replaced() -> None:
+    async with pooling(max_lifetime=inf) as (pool, servers):
+        async with pool.get_connection(URL), pool.get_connection(URL):
+            await asyncio.sleep(0.05)
         assert servers.attempts == 2
 
 

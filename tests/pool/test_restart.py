@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from typing import Any
 
 import pytest
 
 import penstock
-from penstock import ConnectionPool, ConnectionPoolConfig
+from penstock import ConnectionFailed, ConnectionPool, ConnectionPoolConfig
 from penstock.pool import care as care_module
 from penstock.traffic.jobs import allow_descriptors
 from support.hosts import host, most_within
@@ -66,6 +67,30 @@ async def test_case_13_after_a_restart_all_connections_come_back_and_none_of_the
         missed = len([when for when in attempts if crashed_at <= when < started_at])
         assert missed <= 5 + 4 + down, "who is down is asked by few"
         assert seconds < number / rate + late, "attempts that fail together are one reason to wait, not many"
+
+
+async def test_case_13_programs_that_lose_a_server_together_do_not_ask_for_it_together() -> None:
+    now = asyncio.get_running_loop().time
+    second_attempts: list[float] = []
+    began = now()
+
+    async def lose(seed: int) -> None:
+        attempts: list[float] = []
+
+        async def connect(url: str, **options: Any) -> penstock.Connection:
+            attempts.append(now() - began)
+            raise ConnectionRefusedError
+
+        pool = ConnectionPool(connect=connect, random=random.Random(seed).random)
+        async with pool:
+            for _ in range(2):
+                with pytest.raises(ConnectionFailed):
+                    await pool.get_connection("ws://server")
+        second_attempts.append(attempts[1])
+
+    await asyncio.gather(*(lose(seed) for seed in range(100)))
+    assert most_within(sorted(second_attempts), 0.02) <= 45, "spread over 0.1 s"
+    assert max(second_attempts) > 0.08
 
 
 @pytest.mark.parametrize("number", [200, pytest.param(1000, marks=pytest.mark.load)])

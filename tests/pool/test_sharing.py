@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
-from penstock import LeaseReturned, PoolExhausted
+from penstock import ConnectionPool, LeaseReturned, PoolExhausted
+from penstock.pool import care as care_module
+from penstock.transport.base import ConnectionClosed
 from support.pools import URL, pooling, steps, until
 
 pytestmark = pytest.mark.timeout(30)
@@ -103,3 +106,81 @@ async def test_cancelling_those_who_wait_for_a_part_loses_nothing() -> None:
         with pytest.raises(PoolExhausted):
             async with pool.get_connection(URL):
                 await pool.get_connection(URL, shared=True, timeout=0.02)
+
+
+async def fail_in_a_block(pool: ConnectionPool, *, used: bool) -> None:
+    async def borrow() -> None:
+        async with pool.get_connection(URL, shared=True) as conn:
+            if used:
+                await conn.send("question")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await borrow()
+
+
+async def test_an_answer_to_a_block_that_failed_never_reaches_who_has_the_connection_alone() -> None:
+    async with pooling(max_connections=1) as (pool, servers):
+        await fail_in_a_block(pool, used=True)
+        async with pool.get_connection(URL) as conn:
+            with contextlib.suppress(ConnectionClosed):
+                await servers.ends[0].send("answer to the question")
+            await servers.ends[-1].send("mine")
+            assert await conn.recv() == "mine"
+        assert pool.stats().closed == {"error": 1}
+
+
+async def test_a_block_that_fails_retires_the_connection_and_the_other_sharers_go_on() -> None:
+    async with pooling(shared_capacity=5) as (pool, servers):
+        other = await pool.get_connection(URL, shared=True)
+        await fail_in_a_block(pool, used=True)
+        assert not other.is_healthy()
+        await other.send("still here")
+        assert [await servers.ends[0].recv() for _ in range(2)] == ["question", "still here"]
+        async with pool.get_connection(URL, shared=True) as another:
+            assert another.id != other.id
+        other.release()
+        await until(lambda: pool.stats().closed == {"error": 1})
+
+
+async def test_a_block_that_fails_before_it_used_a_shared_connection_costs_none() -> None:
+    async with pooling() as (pool, servers):
+        for _ in range(2):
+            await fail_in_a_block(pool, used=False)
+        assert servers.attempts == 1
+
+
+async def test_parts_that_overlap_do_not_outlast_the_number_of_loans() -> None:
+    async with pooling(max_request_count=3, max_connections=2) as (pool, servers):
+        part = await pool.get_connection(URL, shared=True)
+        for _ in range(8):
+            following = await pool.get_connection(URL, shared=True)
+            assert following.request_count <= 3
+            part.release()
+            part = following
+        part.release()
+        assert servers.attempts == 3
+        await until(lambda: pool.stats().closed == {"requests": 3})
+
+
+async def test_a_weight_that_is_not_whole_is_refused() -> None:
+    async with pooling(shared_capacity=4) as (pool, _):
+        with pytest.raises(ValueError, match=r"weight=1.5: must be a whole number of at least 1, .*shared_capacity=4"):
+            pool.get_connection(URL, shared=True, weight=1.5)  # type: ignore[arg-type]
+
+
+async def test_a_part_that_is_never_returned_is_logged_once_though_others_come_and_go(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(care_module, "CARE_INTERVAL", 0.01)
+    async with pooling(lease_warning=0.05) as (pool, _):
+        kept = await pool.get_connection(URL, shared=True)
+        for _ in range(20):
+            async with pool.get_connection(URL, shared=True):
+                await asyncio.sleep(0.01)
+        assert len(caplog.records) == 1
+        assert "is shared without a break for 0." in caplog.text
+        kept.release()
+        caplog.clear()
+        async with pool.get_connection(URL, shared=True):
+            await until(lambda: caplog.records)

@@ -23,7 +23,7 @@ def test_the_kernel_knows_how_long_the_peer_has_been_silent_until_the_socket_is_
     loop: str, transport: Any
 ) -> None:
     async def listen() -> None:
-        async with penstock.serve(echo, "127.0.0.1", 0) as server:
+        async with penstock.serve(echo, "127.0.0.1", 0, reliable=False) as server:
             conn = await penstock.connect(url_of(server), transport=transport)
             await conn.send("hello")
             await conn.recv()

@@ -19,7 +19,6 @@ from penstock.errors import EnvelopeRefused
 from penstock.transport.base import (
     Close,
     CloseCode,
-    ConnectionClosedOK,
     Data,
     LoggerLike,
     ProtocolError,
@@ -214,14 +213,9 @@ class Connection:
         """
         return self._transport.recv_streaming(decode)
 
-    async def __aiter__(self) -> AsyncIterator[Data]:
+    def __aiter__(self) -> AsyncIterator[Data]:
         """Receive messages until the connection is closed in order; raise ConnectionClosedError if otherwise."""
-        recv = self._transport.recv
-        try:
-            while True:
-                yield await recv()
-        except ConnectionClosedOK:
-            return
+        return self._transport.messages()
 
     # Control
 

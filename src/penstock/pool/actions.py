@@ -86,11 +86,15 @@ class Actions:
                 member.connection.abort()
         for member in self._closing.values():
             member.connection.abort()
-        left = self._tasks - {asyncio.current_task()}
-        for task in left.difference(self._closing):  # closing ends by itself now, and in order
+        own = {asyncio.current_task()}
+        for task in self._tasks.difference(self._closing, own):  # closing ends by itself now, and in order
             task.cancel()
-        if left:
-            await asyncio.wait(left, timeout=0.1)
+        try:
+            async with asyncio.timeout(0.1):
+                while left := self._tasks - own:  # what has ended may have led to another closing
+                    await asyncio.wait(left)
+        except TimeoutError:
+            pass
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run something in a task of the pool's."""
@@ -188,11 +192,11 @@ class Actions:
 
     def _tidied(self, member: Member[Connection], task: asyncio.Task[None]) -> None:
         reason: str | None = "hook"
-        if task.cancelled() or task.exception() is not None:
+        if not task.cancelled() and task.exception() is None:
+            reason = self.dirt(member.connection)
+        elif not self._state.closing:
             what = "it was cancelled" if task.cancelled() else repr(task.exception())
             logger.warning("on_release failed for a connection to %s: %s", member.endpoint.url, what)
-        else:
-            reason = self.dirt(member.connection)
         self._state.give_back(member, self._loop.time(), broken=reason)
         self.act()
 

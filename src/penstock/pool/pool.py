@@ -48,6 +48,7 @@ class ConnectionPool:
             asked for. An open connection of ``websockets`` will do as well.
         on_connect: prepares each connection once, before it is lent: authenticates, subscribes. It gets a loan that
             ends with it; ``connect_timeout`` is for both. If it raises, the connection is closed and the caller told.
+            It must not borrow from this pool: hooks that wait for one host can hold all its ``max_connecting`` places.
         on_release: tidies up each connection that is returned, within ``connect_timeout``. If it raises, the
             connection is closed.
         endpoints: servers that share the load of a URL, each with its weight: new connections go to the one with fewest

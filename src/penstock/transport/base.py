@@ -295,6 +295,9 @@ class Transport(Protocol):
         """Whether reading was paused at any time since an instant: a pong may be unread in the socket."""
 
     def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, Data]: ...
+    def messages(self) -> AsyncIterator[Data]:
+        """Until the connection is closed in order; ConnectionClosedError if otherwise."""
+
     def recv_many(self, max: int | None = None) -> Coroutine[Any, Any, list[Data]]: ...  # noqa: A002
     def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]: ...
     async def ping(self, data: Any = None) -> Awaitable[float]: ...

@@ -9,11 +9,12 @@ from typing import Any
 
 from websockets.exceptions import TooManyFragments
 
-from penstock.transport.base import CloseCode, ConcurrencyError, Data
+from penstock.transport.base import CloseCode, ConcurrencyError, ConnectionClosedOK, Data
 from penstock.transport.inbox import BadText, Inbox, Item, Part
 from penstock.transport.text import TextDecoder
 
 MAX_FRAGMENTS = 4096
+_WHOLE = (str, bytes)
 
 
 class Receiver(ABC):
@@ -68,6 +69,18 @@ class Receiver(ABC):
         if decode is None and (item.__class__ is str or item.__class__ is bytes):
             return item
         return await self._convert(item, decode)
+
+    async def messages(self) -> AsyncIterator[Data]:
+        """Messages until the connection is closed in order; ConnectionClosedError if otherwise."""
+        inbox, items = self.inbox, self.inbox.items
+        try:
+            while True:
+                # Nearly every message is here already, and whole: `recv` would only make a coroutine for it.
+                while items and not (inbox.paused or inbox.busy) and items[0].__class__ in _WHOLE:
+                    yield items.popleft()  # type: ignore[misc]
+                yield await self.recv()
+        except ConnectionClosedOK:
+            return
 
     async def recv_many(self, max: int | None = None) -> list[Data]:  # noqa: A002
         if max is not None and max < 1:

@@ -18,6 +18,7 @@ from penstock.errors import CertificateRefused
 from penstock.transport.base import (
     ClientOptions,
     ConnectionClosed,
+    ConnectionClosedOK,
     Data,
     Encode,
     Incoming,
@@ -252,6 +253,13 @@ class WebsocketsTransport:
 
     def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, Data]:
         return self.ws.recv(decode)
+
+    async def messages(self) -> AsyncIterator[Data]:
+        try:
+            while True:
+                yield await self.ws.recv()
+        except ConnectionClosedOK:
+            return
 
     async def recv_many(self, max: int | None = None) -> list[Data]:  # noqa: A002
         if max is not None and max < 1:

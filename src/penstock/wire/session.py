@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from msgspec import Raw
 
-from penstock.wire.compression import Trials, BadCompression, Codec, compress, decompress
+from penstock.wire.compression import BadCompression, Codec, Trials, compress, decompress
 from penstock.wire.envelope import (
     BAD_FRAME,
     BAD_TEXT,
