@@ -66,9 +66,8 @@ async def run_rounds(outcome: Outcome, rounds: int, report: Report) -> None:
     client_core, server_core = cores()
     total, done = rounds * len(libraries), 0
     async with AsyncExitStack() as stack:
-        url = ""
-        if scenario.server is not None:
-            url = await stack.enter_async_context(server(scenario.server, server_core))
+        kinds = {kind for library in libraries if (kind := scenario.server_of(library)) is not None}
+        urls = {kind: await stack.enter_async_context(server(kind, server_core)) for kind in sorted(kinds)}
         for number in range(rounds):
             for library in libraries if number % 2 == 0 else reversed(libraries):
                 label = f"{scenario.name}: {library}, round {number + 1} of {rounds}"
@@ -77,6 +76,7 @@ async def run_rounds(outcome: Outcome, rounds: int, report: Report) -> None:
                     report(label, (done + share) / total)
 
                 tell(0)
+                url = urls.get(scenario.server_of(library) or "", "")
                 run = await run_job(scenario.job(library, url), client_core, tell)
                 outcome.runs[library].append(run)
                 done += 1

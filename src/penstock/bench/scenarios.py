@@ -27,6 +27,8 @@ P99 = Figure("p99", "us", lambda run: run.p99, 1e6, "less")
 MEMORY = Figure("memory", "KiB/connection", lambda run: run.bytes_each, 1 / 1024, "less")
 CORE = Figure("idle core", "% of a core", lambda run: run.client_cpu, 100, "less")
 CPU = Figure("CPU", "us each", lambda run: run.cpu_each, 1e6, "less")
+BOTH = Figure("CPU of both ends", "us/message", lambda run: run.cpu_of_both, 1e6, "less")
+WIRE = Figure("on the wire", "bytes/message", lambda run: run.wire_each, 1, "less")
 START = Figure("time", "ms", lambda run: run.p50, 1e3, "less")
 
 
@@ -68,8 +70,9 @@ class Scenario:
 
     name: str
     title: str
-    server: str | None
-    """The embedded server's kind, of `penstock.traffic.server.SERVERS`; None where the work needs none."""
+    server: str | dict[str, str] | None
+    """The embedded server's kind, of `penstock.traffic.server.SERVERS`, for all libraries or for each; None where the
+    work needs none."""
     path: str = ""
     work: str
     messages: dict[str, int]
@@ -77,6 +80,7 @@ class Scenario:
     connections: int = 1
     callers: int = 1
     burst: int = 1
+    content: Literal["digits", "telemetry"] = "digits"
     figures: tuple[Figure, ...]
     targets: tuple[Target, ...]
     needs: tuple[str, ...] = ()
@@ -92,7 +96,12 @@ class Scenario:
             connections=self.connections,
             callers=self.callers,
             burst=self.burst,
+            content=self.content,
         )
+
+    def server_of(self, library: str) -> str | None:
+        """The kind of server that a library's client talks to."""
+        return self.server[library] if isinstance(self.server, dict) else self.server
 
 
 SCENARIOS = {
@@ -133,6 +142,61 @@ SCENARIOS = {
             messages={"websockets": 20_000, "picows.websockets": 20_000, "picows": 20_000, "penstock": 20_000},
             figures=(P50, P99),
             targets=(Target(P50, "picows.websockets", 1.05), Target(P99, "picows.websockets", 1.1)),
+        ),
+        Scenario(
+            name="envelope",
+            title="one way, 64 B, each library at both ends; penstock's with every message acknowledged",
+            server={
+                "websockets": "websockets",
+                "picows.websockets": "picows.websockets",
+                "penstock reliable=False": "penstock",
+                "penstock, acknowledged": "penstock",
+            },
+            path="/sink",
+            work="one-way",
+            messages={
+                "websockets": 200_000,
+                "picows.websockets": 300_000,
+                "penstock reliable=False": 1_500_000,
+                "penstock, acknowledged": 4_000_000,
+            },
+            figures=(RATE,),
+            targets=(
+                Target(RATE, "websockets", 30, of="penstock, acknowledged"),
+                Target(RATE, "picows.websockets", 18, of="penstock, acknowledged"),
+            ),
+        ),
+        Scenario(
+            name="envelope-round-trip",
+            title="sequential round trip, 64 B, with the envelope and without, penstock at both ends",
+            server="penstock",
+            path="/echo",
+            work="round-trip",
+            messages={"penstock reliable=False": 20_000, "penstock": 20_000},
+            figures=(P50, P99),
+            targets=(Target(P50, "penstock reliable=False", 1.1),),
+        ),
+        Scenario(
+            name="telemetry",
+            title="JSON of 75 to 300 B one way, compressed; each library at both ends",
+            server={
+                "websockets, deflate": "websockets, deflate",
+                "penstock, acknowledged": "penstock",
+                "penstock, compressed": "penstock",
+            },
+            path="/sink",
+            work="one-way",
+            content="telemetry",
+            messages={
+                "websockets, deflate": 60_000,
+                "penstock, acknowledged": 500_000,
+                "penstock, compressed": 500_000,
+            },
+            figures=(WIRE, BOTH, RATE),
+            targets=(
+                Target(WIRE, "websockets, deflate", 0.6, of="penstock, compressed"),
+                Target(BOTH, "websockets, deflate", 0.1, of="penstock, compressed"),
+            ),
         ),
         Scenario(
             name="broadcast",

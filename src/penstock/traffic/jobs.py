@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from penstock.traffic.libraries import BROADCASTERS, LIBRARIES, Client
 from penstock.traffic.measure import Job, Run, quantile
 from penstock.traffic.pools import CONNECTORS, POOLS, trusting
+from penstock.traffic.telemetry import make_telemetry
 
 ASK = "count"
 """What a client sends to the embedded server's ``/sink`` to be told how much has arrived since it last asked."""
@@ -46,6 +47,13 @@ class LossError(Exception):
 
     def __str__(self) -> str:
         return f"{self.sent} messages were sent, but {self.arrived} arrived"
+
+
+def messages_of(job: Job) -> list[str]:
+    """What the job sends."""
+    if job.content == "telemetry":
+        return make_telemetry(job.messages)
+    return make_messages(job.messages, job.size_bytes)
 
 
 def make_messages(count: int, size_bytes: int) -> list[str]:
@@ -95,7 +103,7 @@ async def one_way(job: Job, tell: Tell) -> Run:
     client = await LIBRARIES[job.library](job.url)
     if not job.embedded:
         return await _one_way_to_any(client, job, tell)
-    messages = make_messages(job.messages, job.size_bytes)
+    messages = messages_of(job)
     await client.send_all(make_messages(WARM_UP, job.size_bytes))
     await client.round_trip(ASK)
     clock = Clock(client)

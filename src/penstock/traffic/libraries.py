@@ -53,6 +53,15 @@ class LikeWebsockets:
         return None if transport is None else transport.get_extra_info("socket")
 
 
+class Acknowledged(LikeWebsockets):
+    """A client that waits, where it waits for an answer, until all that it sent was taken as well."""
+
+    async def round_trip(self, message: str) -> Any:
+        answer = await super().round_trip(message)
+        await self._ws.delivered()
+        return answer
+
+
 class PicowsCore:
     """The core API of ``picows``, a message to a call, minding back-pressure."""
 
@@ -139,6 +148,34 @@ async def open_penstock(url: str) -> Client:
     return LikeWebsockets(await penstock.connect(url))
 
 
+async def open_penstock_acknowledged(url: str) -> Client:
+    """Penstock with the envelope at both ends, and everything acknowledged."""
+    import penstock
+
+    return Acknowledged(await penstock.connect(url, reliable=True))
+
+
+async def open_penstock_compressed(url: str) -> Client:
+    """The same, with batches compressed."""
+    import penstock
+
+    return Acknowledged(await penstock.connect(url, reliable=True, compression="deflate"))
+
+
+async def open_penstock_frames(url: str) -> Client:
+    """Penstock without the envelope, though the server speaks it."""
+    import penstock
+
+    return LikeWebsockets(await penstock.connect(url, reliable=False))
+
+
+async def open_websockets_deflate(url: str) -> Client:
+    """``websockets`` at its defaults: permessage-deflate."""
+    import websockets
+
+    return LikeWebsockets(await websockets.connect(url))
+
+
 async def open_penstock_plain(url: str) -> Client:
     """Penstock with ``optimize=False``: a write for each message."""
     import penstock
@@ -180,9 +217,13 @@ BROADCASTERS: dict[str, Callable[[], Any]] = {
 }
 LIBRARIES: dict[str, Callable[[str], Awaitable[Client]]] = {
     "websockets": open_websockets,
+    "websockets, deflate": open_websockets_deflate,
     "picows": open_picows,
     "picows.websockets": open_picows_websockets,
     "penstock": open_penstock,
+    "penstock, acknowledged": open_penstock_acknowledged,
+    "penstock, compressed": open_penstock_compressed,
+    "penstock reliable=False": open_penstock_frames,
     "penstock optimize=False": open_penstock_plain,
     "penstock.accelerate": open_accelerated,
 }

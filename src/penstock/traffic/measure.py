@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 
@@ -21,6 +21,8 @@ class Job:
     messages: int = 0
     size_bytes: int = 64
     """Of each message's payload; messages differ in content."""
+    content: Literal["digits", "telemetry"] = "digits"
+    """Of messages: digits as text, of that size, or JSON as machines send it, of its own."""
     connections: int = 1
     callers: int = 1
     """Tasks that borrow those connections at the same time."""
@@ -46,6 +48,8 @@ class Run:
     """Share of one core that the client used."""
     server_cpu: float | None = None
     """Share of one core that the embedded server used; None for a server of the user's."""
+    payload_bytes: int = 0
+    """Of all messages, before anything was done to them."""
     p50: float = 0.0
     """Seconds: half of the round trips were faster."""
     p99: float = 0.0
@@ -59,6 +63,17 @@ class Run:
     def rate(self) -> float:
         """Messages a second."""
         return self.messages / self.seconds if self.seconds else 0.0
+
+    @property
+    def wire_each(self) -> float:
+        """Bytes on the wire for a message; 0 where the platform does not tell."""
+        return (self.wire_bytes or 0) / self.messages if self.messages else 0.0
+
+    @property
+    def cpu_of_both(self) -> float:
+        """Processor time, in seconds, that a message took at both ends."""
+        share = self.client_cpu + (self.server_cpu or 0.0)
+        return share * self.seconds / self.messages if self.messages else 0.0
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "rate": self.rate}

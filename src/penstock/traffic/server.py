@@ -13,9 +13,10 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import picows
+import picows.websockets
 import websockets
 
 from penstock.traffic.audience import serve_audience
@@ -84,25 +85,41 @@ async def serve_picows(tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
         server.close()
 
 
+async def answer(conn: Any) -> None:
+    """Serve one connection of a library with the interface of ``websockets``."""
+    if conn.request.path == "/echo":
+        async for message in conn:
+            await conn.send(message)
+        return
+    count = Count()
+    async for message in conn:
+        if message == ASK:
+            await conn.send(count.tell())
+        else:
+            count.messages += 1
+
+
 @asynccontextmanager
-async def serve_websockets() -> AsyncIterator[int]:
-    """Serve on ``websockets``, without compression."""
-
-    async def handle(ws: websockets.ServerConnection) -> None:
-        assert ws.request is not None
-        if ws.request.path == "/echo":
-            async for message in ws:
-                await ws.send(message)
-            return
-        count = Count()
-        async for message in ws:
-            if message == ASK:
-                await ws.send(count.tell())
-            else:
-                count.messages += 1
-
-    async with websockets.serve(handle, "127.0.0.1", 0, compression=None) as server:
+async def serve_websockets(compression: Literal["deflate"] | None = None) -> AsyncIterator[int]:
+    """Serve on ``websockets``."""
+    async with websockets.serve(answer, "127.0.0.1", 0, compression=compression) as server:
         yield next(iter(server.sockets)).getsockname()[1]
+
+
+@asynccontextmanager
+async def serve_picows_websockets() -> AsyncIterator[int]:
+    """Serve on the class of ``picows`` that is compatible with ``websockets``, without compression."""
+    async with picows.websockets.serve(answer, "127.0.0.1", 0, compression=None) as server:
+        yield next(iter(server.sockets)).getsockname()[1]
+
+
+@asynccontextmanager
+async def serve_penstock() -> AsyncIterator[int]:
+    """Serve on penstock."""
+    import penstock  # noqa: PLC0415 - the other servers are written without it
+
+    async with penstock.serve(answer, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
 
 
 def make_tls() -> ssl.SSLContext:
@@ -117,8 +134,11 @@ def make_tls() -> ssl.SSLContext:
 SERVERS: dict[str, Callable[[], Any]] = {
     "audience": serve_audience,
     "picows": serve_picows,
+    "penstock": serve_penstock,
     "picows-tls": lambda: serve_picows(make_tls()),
+    "picows.websockets": serve_picows_websockets,
     "websockets": serve_websockets,
+    "websockets, deflate": lambda: serve_websockets("deflate"),
 }
 
 
