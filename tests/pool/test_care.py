@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
 import penstock
 from penstock import ConnectionFailed, ConnectionPool, ConnectionPoolConfig, HealthChecker
 from penstock.pool import care as care_module
-from support.pools import URL, Servers, pooling, steps, until
+from support.pools import URL, borrow_at_once, pooling, steps, until
 from support.servers import each_server, echo, serving, url_of
 
 pytestmark = pytest.mark.timeout(30)
@@ -21,12 +20,6 @@ pytestmark = pytest.mark.timeout(30)
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(care_module, "CARE_INTERVAL", 0.01)
-
-
-async def borrow_at_once(pool: ConnectionPool, number: int) -> None:
-    conns = [await pool.get_connection(URL) for _ in range(number)]
-    for conn in conns:
-        conn.release()
 
 
 async def test_spare_connections_are_closed_down_to_the_least() -> None:
@@ -84,93 +77,6 @@ async def test_case_10_a_pool_at_zero_after_an_outage_refills_by_itself() -> Non
         await until(lambda: not servers.failures)
         await until(lambda: pool.stats().idle == 2)
         async with pool.get_connection(URL, timeout=0) as conn:
-            assert conn.is_connected
-
-
-class Hole:
-    """Opens connections, but to one URL that swallows all attempts."""
-
-    def __init__(self, pool: ConnectionPool, servers: Servers) -> None:
-        self.under_way = 0
-        self._opens = servers.connect
-        pool._opener._connect = self.connect
-
-    async def connect(self, url: str, **options: Any) -> penstock.Connection:
-        if url != HOLE:
-            return await self._opens(url, **options)
-        self.under_way += 1
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.under_way -= 1
-        raise AssertionError
-
-
-HOLE = "ws://hole"
-
-
-async def test_case_11_a_black_hole_that_nobody_waits_for_makes_place_under_the_total_bound() -> None:
-    async with pooling(max_connections=3, max_total=3, connect_timeout=20) as (pool, servers):
-        hole = Hole(pool, servers)
-        lost = [asyncio.create_task(pool.get_connection(HOLE).__aenter__()) for _ in range(5)]
-        await steps()
-        assert pool.stats().connecting == hole.under_way == 3
-        waiting = asyncio.create_task(pool.get_connection(URL).__aenter__())
-        await steps()
-        assert not waiting.done()
-        for task in lost:
-            task.cancel()
-        async with asyncio.timeout(1):
-            conn = await waiting
-        assert conn.is_connected
-        conn.release()
-        assert hole.under_way == pool.stats().connecting == 2, "no more were given up than had to be"
-        assert pool.stats().failed == 0
-        held = await asyncio.gather(*(pool.get_connection(URL, timeout=1).__aenter__() for _ in range(3)))
-        assert hole.under_way == 0
-        for conn in held:
-            conn.release()
-        assert all(one.open == one.attempts == 0 for one in pool._opener.endpoints(HOLE))
-
-
-async def test_case_11_a_black_hole_takes_one_place_of_a_server_that_works() -> None:
-    async with pooling(max_connections=3, max_total=3, connect_timeout=20) as (pool, servers):
-        hole = Hole(pool, servers)
-        await borrow_at_once(pool, 3)
-        lost = [asyncio.create_task(pool.get_connection(HOLE).__aenter__()) for _ in range(5)]
-        await until(lambda: hole.under_way)
-        for _ in range(20):
-            held = await asyncio.gather(*(pool.get_connection(URL, timeout=1).__aenter__() for _ in range(2)))
-            for conn in held:
-                assert conn.is_connected
-                conn.release()
-            await steps()
-        assert hole.under_way == 1
-        assert pool.stats().closed == {"total": 1}
-        assert servers.attempts == 3
-        for task in lost:
-            task.cancel()
-        await asyncio.wait(lost)
-
-
-async def test_a_probe_that_was_given_up_does_not_keep_others_out() -> None:
-    async with pooling(max_connections=1, max_total=1) as (pool, servers):
-        servers.failures = [OSError("down")] * 5
-        for _ in range(5):
-            with pytest.raises(ConnectionFailed):
-                await pool.get_connection("ws://other")
-        breaker = pool._opener.endpoints("ws://other")[0].breaker
-        await until(lambda: asyncio.get_running_loop().time() > breaker.retry_at)
-        servers.gate.clear()
-        probing = asyncio.create_task(pool.get_connection("ws://other").__aenter__())
-        await until(lambda: servers.attempts == 6)
-        probing.cancel()
-        servers.gate.set()
-        pool._actions._abandon("ws://other")  # as if another needed the place
-        pool._state.keys["ws://other"].abandoned += 1
-        pool._state._leaving += 1
-        await until(lambda: pool.stats().size == 0)
-        async with pool.get_connection("ws://other", timeout=1) as conn:
             assert conn.is_connected
 
 

@@ -90,3 +90,16 @@ async def until(condition: Callable[[], Any], seconds: float = 5) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+def free(pool: ConnectionPool) -> bool:
+    """Whether nothing is lent, waited for, or on its way."""
+    stats = pool.stats()
+    return stats.in_use == stats.waiting == stats.connecting == stats.closing == 0
+
+
+async def borrow_at_once(pool: ConnectionPool, number: int) -> None:
+    """Have so many connections at a time, and return them."""
+    conns = [await pool.get_connection(URL) for _ in range(number)]
+    for conn in conns:
+        conn.release()

@@ -27,6 +27,7 @@ class SessionOutbox(Outbox):
     def __init__(self, transport: SessionTransport, config: BatchConfig, *, gather: bool) -> None:
         super().__init__(transport, config, gather=gather)
         self.first = WHOLE
+        self._settle()
 
     @property
     def max_message(self) -> int:
@@ -63,16 +64,15 @@ class ReliableConnection(Connection):
             kind = message.__class__
             if (kind is str and message.isascii()) or kind is bytes:  # type: ignore[union-attr]
                 size = outbox.size + len(message)  # type: ignore[arg-type]
-                if size < outbox.max_size:
-                    if outbox.quick:
-                        run = outbox.run
-                        if len(run) < outbox.room:
-                            outbox.size = size
-                            run.append(message)
-                            return
-                    elif outbox.gate is LONE:
-                        outbox.begin(WHOLE, message)
+                if outbox.quick:
+                    run = outbox.run
+                    if size < outbox.max_size and len(run) < outbox.room:
+                        outbox.size = size
+                        run.append(message)
                         return
+                elif outbox.gate is LONE and size <= outbox.max_message:
+                    outbox.begin(WHOLE, message)
+                    return
         if is_whole(message):
             await outbox.accept(WHOLE, whole(message, text, outbox.max_message))
         else:

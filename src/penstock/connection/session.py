@@ -61,14 +61,13 @@ class SessionFrames:
         self._text = False
 
     def one(self, first: int, payload: Any) -> bytes:
-        outgoing = self._transport.session.outgoing
+        transport = self._transport
         if first == WHOLE:
-            outgoing.add([payload])
-        else:
-            if first & 0x0F != CONTINUATION:
-                self._text = first & 0x0F == TEXT
-            outgoing.add_part(payload, text=self._text, last=bool(first & FIN))
-        return self._transport.take_due()
+            return transport.take_one(payload)
+        if first & 0x0F != CONTINUATION:
+            self._text = first & 0x0F == TEXT
+        transport.session.outgoing.add_part(payload, text=self._text, last=bool(first & FIN))
+        return transport.take_due()
 
     def many(self, first: int, payloads: Sequence[Any]) -> bytes:
         self._transport.session.outgoing.add(payloads)  # type: ignore[arg-type]
@@ -177,6 +176,19 @@ class SessionTransport(OverSockets):
         if inner is not None:
             inner.write(inner.frames.one(WHOLE, write(frame)))
 
+    def take_one(self, message: Any) -> bytes:
+        """Number a lone message; its frame, if that may be written now, and any before it."""
+        inner, outgoing = self._attached, self.session.outgoing
+        if inner is None or self.blocked:
+            outgoing.add([message])
+            return self.take_due()
+        frame = outgoing.add_one(message)
+        if frame is None:
+            return self.take_due()
+        if outgoing.is_held_up:
+            self.blocked = True
+        return inner.frames.one(WHOLE, frame)
+
     def take_due(self) -> bytes:
         """The frames that may be written now, which the caller does."""
         inner, outgoing = self._attached, self.session.outgoing
@@ -251,17 +263,14 @@ class SessionTransport(OverSockets):
     def _handle(self, frame: Any, size: int) -> None:
         match frame:
             case Data() | Compressed() | Part():
-                messages = self.session.incoming.receive(frame, size)
-                if messages:
-                    self._taking.inbox.put_all(messages)
-                self._taking.arrived()
+                self._taking.put(self.session.incoming.receive(frame, size))
             case Ack():
                 if self.session.outgoing.acknowledged(frame.taken):
                     self._were_taken()
                 if frame.want:
                     self.session.incoming.wanted(frame.want)
                     self._taking.inbox.watch(closely=True)
-                    self._taking.arrived()
+                    self._taking.look()
             case Bye():
                 self._end_in_order(frame)
             case Hello() | Welcome():
@@ -366,6 +375,7 @@ class SessionTransport(OverSockets):
         if self.session.outgoing.acknowledged(bye.taken):
             self._receipts.resolve(bye.taken)
         self._peer_bye = bye
+        self._taking.is_ending = True
         self._attached, attached = None, self._attached
         self.owner.closing()  # what has gathered is numbered, and so reported; it is not written any more
         self._attached = attached

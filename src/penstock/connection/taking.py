@@ -47,12 +47,14 @@ class Taking:
 
     Args:
         tell: writes an acknowledgement, if there is a socket.
-        on_empty: called when the application waits, and all was taken.
+        on_empty: called when all was taken, and nothing more will arrive.
     """
 
     def __init__(self, loop: AbstractEventLoop, tell: Callable[[], None], on_empty: Callable[[], None]) -> None:
         self.inbox = SessionInbox(loop, self.look)
         self.incoming: Incoming
+        self.is_ending = False
+        """Nothing more will arrive."""
         self._loop, self._tell, self._on_empty = loop, tell, on_empty
         self._timer: TimerHandle | None = None
 
@@ -61,12 +63,15 @@ class Taking:
         left = len(self.inbox.items)
         if self.incoming.left(left):
             self.tell()
-        if not left:
+        if self.is_ending and not left:
             self._on_empty()
 
-    def arrived(self) -> None:
-        """Messages have arrived; the peer is told of them before long."""
-        if self.incoming.left(len(self.inbox.items)):
+    def put(self, messages: Sequence[Item]) -> None:
+        """Messages have arrived; the peer is told before long that they were taken."""
+        if messages:
+            self.inbox.put_all(messages)
+        # Whoever waits has taken all that came before, and was looked at then.
+        if (not self.inbox.busy or self.incoming.must_tell) and self.incoming.left(len(self.inbox.items)):
             self.tell()
         elif self._timer is None:
             self._timer = self._loop.call_later(ACK_DELAY, self._late)

@@ -182,20 +182,23 @@ def unpack(array: Raw | bytes, count: int | None = None) -> list[Content]:
     Raises:
         BadFrame: there are none or too many, or some are neither text nor binary.
     """
-    found = count_of(array)
-    if found > MAX_MESSAGES:
-        raise BadFrame(TOO_BIG, f"{found} messages in a frame; {MAX_MESSAGES} at most")
-    if found <= 0 or (count is not None and found != count):
-        raise BadFrame(BAD_FRAME, f"{found} messages in a frame, not {count or 'at least 1'}")
+    view = memoryview(array)
+    if view.nbytes > MAX_MESSAGES:  # else there cannot be too many
+        found = count_of(array)
+        if found > MAX_MESSAGES:
+            raise BadFrame(TOO_BIG, f"{found} messages in a frame; {MAX_MESSAGES} at most")
     try:
-        return _read_messages(array)
+        messages = _read_messages(view)
     except UnicodeDecodeError as exc:
         raise BadFrame(BAD_TEXT, exc.reason) from exc
-    except DecodeError as exc:
+    except (DecodeError, RecursionError) as exc:
         raise BadFrame(BAD_FRAME, str(exc)) from exc
+    if not messages or (count is not None and len(messages) != count):
+        raise BadFrame(BAD_FRAME, f"{len(messages)} messages in a frame, not {count or 'at least 1'}")
+    return messages
 
 
-def _read_messages(array: Raw | bytes) -> list[Content]:
+def _read_messages(array: memoryview) -> list[Content]:
     # One kind after the other: of an array of anything, the decoder would make any number of nested objects.
     try:
         return _read_texts(array)  # type: ignore[return-value]

@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from msgspec import Raw
+from msgspec.msgpack import encode
 
 from penstock.wire.compression import BadCompression, Codec, Trials, compress, decompress
 from penstock.wire.envelope import (
@@ -96,6 +97,26 @@ class Outgoing:
         """Number messages, in as few frames as the peer's limits allow."""
         for start in range(0, len(messages), MAX_MESSAGES):
             self._add(messages[start : start + MAX_MESSAGES] if len(messages) > MAX_MESSAGES else messages)
+
+    def add_one(self, message: Content) -> bytes | None:
+        """Number a message, and write it at once if that may be: its frame, which counts as written; else None.
+
+        A lone message must not pay for batching, so what `add` and `due` do for many is done here in few steps.
+        """
+        seq = self.tx + 1
+        frame = encode((0, seq, (message,)))
+        size = len(frame)
+        if size > self.theirs.max_frame:
+            self._add_large(message)
+            return None
+        self.tx = seq
+        self._kept[seq] = frame
+        self.kept_bytes += size
+        if self._written != seq - 1 or self._in_flight >= self.theirs.window:
+            return None
+        self._written = seq
+        self._in_flight += size
+        return frame
 
     def _add(self, messages: list[Content]) -> None:
         array = pack(messages)
@@ -229,7 +250,8 @@ class Incoming:
         """Frames that were not taken: number, messages that have arrived up to its end, bytes."""
         self._taken_bytes = 0  # of frames that the peer was not told of
         self._waiting_bytes = 0
-        self._must_tell = False
+        self.must_tell = False
+        """The peer is to be told in any case: it does not seem to know what it was told before."""
         self._pieces: list[bytes] | None = None
         self._pieces_bytes = 0
 
@@ -240,7 +262,7 @@ class Incoming:
             BadFrame: it breaks the rules.
         """
         if frame.seq <= self.rx:
-            self._must_tell = True  # it was sent again because the peer does not know
+            self.must_tell = True  # it was sent again because the peer does not know
             return []
         if frame.seq > self.rx + 1:
             raise BadFrame(GAP, f"frame {frame.seq} after {self.rx}")
@@ -313,7 +335,7 @@ class Incoming:
             self._taken_bytes += size
             self._waiting_bytes -= size
         return (
-            self._must_tell
+            self.must_tell
             or self.taken - self.told >= ACK_FRAMES
             or self._taken_bytes * 4 >= self.ours.window
             or (self.told < self.want <= self.taken)
@@ -328,12 +350,12 @@ class Incoming:
         """What to tell the peer, which knows it then."""
         self.told = self.taken
         self._taken_bytes = 0
-        self._must_tell = False
+        self.must_tell = False
         return Ack(self.taken, want)
 
     def resumed(self) -> None:
         """There is a new socket: the peer is to be told anew."""
-        self._must_tell = True
+        self.must_tell = True
 
 
 class Session:
