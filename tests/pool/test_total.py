@@ -92,10 +92,9 @@ async def test_a_probe_that_was_given_up_does_not_keep_others_out() -> None:
         probing = asyncio.create_task(pool.get_connection("ws://other").__aenter__())
         await until(lambda: servers.attempts == 6)
         probing.cancel()
+        asking = asyncio.create_task(pool.get_connection(URL).__aenter__())
+        await until(lambda: servers.attempts == 7)
         servers.gate.set()
-        pool._actions._abandon("ws://other")  # as if another needed the place
-        pool._state.keys["ws://other"].abandoned += 1
-        pool._state._leaving += 1
-        await until(lambda: pool.stats().size == 0)
+        (await asking).release()
         async with pool.get_connection("ws://other", timeout=1) as conn:
             assert conn.is_connected

@@ -14,6 +14,7 @@ from penstock.traffic.measure import Job, Run
 from penstock.traffic.pools import CONNECTORS, POOLS
 from penstock.traffic.processes import run_job
 from penstock.traffic.server import SERVERS
+from penstock.traffic.unplug import SENDERS
 
 
 async def run(job: Job) -> tuple[Run, list[int]]:
@@ -21,8 +22,16 @@ async def run(job: Job) -> tuple[Run, list[int]]:
     return await WORK[job.work](job, told.append), told
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize("kind", ["picows", "websockets"])
+ACKNOWLEDGED = ["penstock, acknowledged", "penstock, compressed"]
+EVERYWHERE = [
+    *((library, kind) for kind in ("picows", "websockets") for library in LIBRARIES if library not in ACKNOWLEDGED),
+    *((library, "penstock") for library in LIBRARIES),
+    ("picows.websockets", "picows.websockets"),
+    ("websockets, deflate", "websockets, deflate"),
+]
+
+
+@pytest.mark.parametrize(("library", "kind"), EVERYWHERE)
 async def test_every_library_brings_every_message_to_every_sink(library: str, kind: str) -> None:
     async with SERVERS[kind]() as port:
         url = f"ws://127.0.0.1:{port}/sink"
@@ -34,8 +43,7 @@ async def test_every_library_brings_every_message_to_every_sink(library: str, ki
     assert told == sorted(told)
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize("kind", ["picows", "websockets"])
+@pytest.mark.parametrize(("library", "kind"), EVERYWHERE)
 async def test_every_library_makes_round_trips(library: str, kind: str) -> None:
     async with SERVERS[kind]() as port:
         url = f"ws://127.0.0.1:{port}/echo"
@@ -75,6 +83,33 @@ async def test_a_message_that_did_not_arrive_is_an_error(monkeypatch: pytest.Mon
         url = f"ws://127.0.0.1:{port}/sink"
         with pytest.raises(LossError, match="10 messages were sent, but 9 arrived"):
             await run(Job(work="one-way", library="penstock", url=url, messages=10))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells how many bytes a socket sent")
+async def test_telemetry_is_compressed_where_that_was_asked_for() -> None:
+    sizes: dict[str, float] = {}
+    async with SERVERS["penstock"]() as port:
+        for library in ACKNOWLEDGED:
+            url = f"ws://127.0.0.1:{port}/sink"
+            result, _ = await run(Job(work="one-way", library=library, url=url, messages=4000, content="telemetry"))
+            sizes[library] = result.wire_each
+            assert result.cpu_of_both > 0
+    plain, compressed = sizes.values()
+    assert 75 < plain < 300
+    assert compressed < plain / 3
+
+
+@pytest.mark.parametrize("library", SENDERS)
+async def test_the_plug_is_pulled_and_what_has_arrived_is_counted(library: str) -> None:
+    async with SERVERS[library]() as port:
+        url = f"ws://127.0.0.1:{port}/ledger"
+        result, told = await run(Job(work="unplug", library=library, url=url, messages=3000))
+    assert told == [500, 1000, 1500, 2000, 2500]
+    assert result.messages == 3000
+    if library == "penstock":
+        assert (result.lost, result.doubled) == (0, 0)
+    else:
+        assert result.lost > 0, "as without us"
 
 
 @pytest.mark.parametrize("library", BROADCASTERS)

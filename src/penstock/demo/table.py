@@ -8,8 +8,9 @@ from typing import Any, Literal, NamedTuple
 from rich.markup import escape
 from rich.table import Table
 
-from penstock.demo.tour import PENSTOCK, PLAIN, Findings, Tour
-from penstock.traffic.measure import Run, shown
+from penstock.demo.tour import PENSTOCK, PLAIN, UNPLUGGED_MESSAGES, Findings, Tour
+from penstock.traffic.measure import Run, median_run, shown
+from penstock.traffic.unplug import CUTS
 
 SCHEMA = 1
 
@@ -36,6 +37,14 @@ def _connect_seconds(findings: Findings) -> float | None:
     return None if findings.connecting is None else findings.connecting.p50
 
 
+def _of_both_ends(findings: Findings) -> float | None:
+    return median_run(findings.both_ends).rate if findings.both_ends else None
+
+
+def _lost(findings: Findings) -> float | None:
+    return None if findings.unplugged is None else findings.unplugged.lost
+
+
 def _microseconds(seconds: float) -> str:
     return f"{seconds * 1e6:.1f} us"
 
@@ -52,6 +61,8 @@ ROWS = (
     Row("server CPU meanwhile", "server_cpu", _of_sending(lambda run: run.server_cpu), "{:.0%}".format, "less"),
     Row("round trip, p50", "p50_seconds", _of_answering(lambda run: run.p50), _microseconds, "less"),
     Row("round trip, p99", "p99_seconds", _of_answering(lambda run: run.p99), _microseconds, "less"),
+    Row("messages a second, own server", "messages_per_second_both_ends", _of_both_ends, "{:,.0f}".format, "more"),
+    Row(f"lost of {UNPLUGGED_MESSAGES:,}, plug pulled {CUTS} times", "lost", _lost, "{:,.0f}".format, "less"),
     Row("a connection: new, from the pool", "connect_seconds", _connect_seconds, _microseconds, "less"),
 )
 

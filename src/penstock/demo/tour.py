@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
 from penstock.traffic.loop import cores
@@ -21,6 +21,9 @@ TRIAL_MESSAGES = 20_000
 ROUND_TRIPS = 4_000
 CONNECTS = 200
 COUNTED_MESSAGES = 5_000
+UNPLUGGED_MESSAGES = 20_000
+ACKNOWLEDGED = "penstock, acknowledged"
+"""How penstock sends to a server that is penstock, too."""
 
 Report = Callable[[str, float], object]
 Tell = Callable[[float], None]
@@ -33,6 +36,10 @@ class Findings:
     one_way: list[Run] = field(default_factory=list)
     round_trip: list[Run] = field(default_factory=list)
     connects: list[Run] = field(default_factory=list)
+    both_ends: list[Run] = field(default_factory=list)
+    """One way to a server of the same library."""
+    unplugged: Run | None = None
+    """Sending while the connection is cut, again and again."""
     syscalls: float | None = None
     """The client's system calls for each message sent."""
 
@@ -74,27 +81,31 @@ class Tour:
             JobFailed: a client could not do its work.
         """
         client_core, server_core = cores()
-        async with self._server(server_core) as url:
-            steps = self._steps(url)
+        async with AsyncExitStack() as stack:
+            if self.url is None:
+                kinds = ("picows", PLAIN, PENSTOCK)
+                urls = {kind: await stack.enter_async_context(server(kind, server_core)) for kind in kinds}
+                steps = self._steps(urls["picows"])
+                steps[-2:-2] = self._steps_of_both_ends(urls)
+            else:
+                steps = self._steps(self.url)
             step = steps[0]
             try:
                 async with asyncio.timeout(TIME_LIMIT):
                     for number, step in enumerate(steps):
 
                         def tell(share: float, step: Step = step, number: int = number) -> None:
-                            report(f"{step.job.library}: {step.doing}", (number + share) / len(steps))
+                            report(f"{step.of}: {step.doing}", (number + share) / len(steps))
 
                         tell(0)
-                        await step.take(step.job, self.findings[step.job.library], client_core, tell)
+                        await step.take(step.job, self.findings[step.of], client_core, tell)
             except TimeoutError:
                 if not all(findings.one_way for findings in self.findings.values()):
                     raise JobFailed(step.job, f"{shown(step.job.url)} took longer than {TIME_LIMIT:.0f} s") from None
         report("done", 1)
 
-    def _server(self, core: int | None) -> AbstractAsyncContextManager[str]:
-        return server("picows", core) if self.url is None else _given(self.url)
-
     def _steps(self, url: str) -> list[Step]:
+        """What any server will do for."""
         embedded = self.url is None
         base = Job(work="", library="", url=url, size_bytes=self.size_bytes, embedded=embedded)
         sink = replace(base, work="one-way", url=url + "/sink" if embedded else url)
@@ -111,6 +122,25 @@ class Tour:
             *(Step(replace(sink, library=library), "counting system calls", count) for library in forth),
         ]
 
+    def _steps_of_both_ends(self, urls: dict[str, str]) -> list[Step]:
+        """What a server of the same library is needed for."""
+        base = Job(work="one-way", library="", size_bytes=self.size_bytes)
+        senders = ((PLAIN, PLAIN), (PENSTOCK, ACKNOWLEDGED))
+        return [
+            *(
+                Step(replace(base, library=library, url=urls[kind] + "/sink"), "sending to its own server", send_to_own)
+                for kind, library in senders
+            ),
+            *(
+                Step(
+                    Job(work="unplug", library=kind, url=urls[kind] + "/ledger", messages=UNPLUGGED_MESSAGES),
+                    "pulling the plug",
+                    unplug,
+                )
+                for kind, _ in senders
+            ),
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -120,12 +150,29 @@ class Step:
     doing: str
     take: Callable[[Job, Findings, int | None, Tell], Awaitable[None]]
 
+    @property
+    def of(self) -> str:
+        """The library whose findings it adds to."""
+        return PLAIN if self.job.library == PLAIN else PENSTOCK
+
 
 async def send(job: Job, findings: Findings, core: int | None, tell: Tell) -> None:
     """Send messages one way, as many as take `ONE_WAY_SECONDS`."""
     known = findings.sending or await run_job(replace(job, messages=TRIAL_MESSAGES), core)
     messages = max(TRIAL_MESSAGES, round(known.rate * ONE_WAY_SECONDS))
     findings.one_way.append(await run_job(replace(job, messages=messages), core, tell))
+
+
+async def send_to_own(job: Job, findings: Findings, core: int | None, tell: Tell) -> None:
+    """Send messages one way, to a server of the same library."""
+    known = await run_job(replace(job, messages=TRIAL_MESSAGES), core)
+    messages = max(TRIAL_MESSAGES, round(known.rate * ONE_WAY_SECONDS))
+    findings.both_ends.append(await run_job(replace(job, messages=messages), core, tell))
+
+
+async def unplug(job: Job, findings: Findings, core: int | None, tell: Tell) -> None:
+    """Send messages while the connection is cut, and count what has arrived."""
+    findings.unplugged = await run_job(job, core, tell)
 
 
 async def ask(job: Job, findings: Findings, core: int | None, tell: Tell) -> None:
@@ -145,8 +192,3 @@ async def count(job: Job, findings: Findings, core: int | None, tell: Tell) -> N
         findings.syscalls = await asyncio.to_thread(counter.per_message)
     finally:
         counter.stop()
-
-
-@asynccontextmanager
-async def _given(url: str) -> AsyncIterator[str]:
-    yield url

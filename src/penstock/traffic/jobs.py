@@ -23,6 +23,7 @@ from penstock.traffic.libraries import BROADCASTERS, LIBRARIES, Client
 from penstock.traffic.measure import Job, Run, quantile
 from penstock.traffic.pools import CONNECTORS, POOLS, trusting
 from penstock.traffic.telemetry import make_telemetry
+from penstock.traffic.unplug import unplug
 
 ASK = "count"
 """What a client sends to the embedded server's ``/sink`` to be told how much has arrived since it last asked."""
@@ -342,4 +343,5 @@ WORK: dict[str, Callable[[Job, Tell], Awaitable[Run]]] = {
     "import": import_,
     "one-way": one_way,
     "round-trip": round_trip,
+    "unplug": unplug,
 }

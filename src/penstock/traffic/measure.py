@@ -48,8 +48,10 @@ class Run:
     """Share of one core that the client used."""
     server_cpu: float | None = None
     """Share of one core that the embedded server used; None for a server of the user's."""
-    payload_bytes: int = 0
-    """Of all messages, before anything was done to them."""
+    lost: int = 0
+    """Messages that never arrived."""
+    doubled: int = 0
+    """Messages that arrived more than once."""
     p50: float = 0.0
     """Seconds: half of the round trips were faster."""
     p99: float = 0.0

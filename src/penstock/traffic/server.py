@@ -1,4 +1,4 @@
-"""The embedded server: ``/echo`` sends every message back, ``/sink`` counts, and tells when asked.
+"""The embedded servers: ``/echo`` sends every message back, ``/sink`` counts, ``/ledger`` notes each; asked, they tell.
 
 It runs in a process of its own, on a port of the system's choosing that it prints, until its standard input ends. It is
 written on the libraries as they are, none of penstock's code in the way of a message.
@@ -37,6 +37,25 @@ class Count:
         told = json.dumps({"messages": self.messages, "cpu": now - self._since})
         self.messages, self._since = 0, now
         return told
+
+
+class Ledger:
+    """Which numbers have arrived, on whatever connection, and how often."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, int] = {}
+
+    def enter(self, message: str) -> None:
+        """Note one."""
+        self._times[message] = self._times.get(message, 0) + 1
+
+    def tell(self) -> str:
+        """A JSON object with ``distinct`` and ``doubled``; it begins anew."""
+        times, self._times = self._times, {}
+        return json.dumps({"distinct": len(times), "doubled": sum(times.values()) - len(times)})
+
+
+_ledger = Ledger()
 
 
 class _Listener(picows.WSListener):
@@ -90,6 +109,13 @@ async def answer(conn: Any) -> None:
     if conn.request.path == "/echo":
         async for message in conn:
             await conn.send(message)
+        return
+    if conn.request.path == "/ledger":
+        async for message in conn:
+            if message == ASK:
+                await conn.send(_ledger.tell())
+            else:
+                _ledger.enter(message)
         return
     count = Count()
     async for message in conn:

@@ -71,19 +71,20 @@ def _server(random: Random, number: int, now: int, source: int, level: float) ->
         "cpu": {"user": round(level, 1), "system": round(level / 5 + random.random(), 1)},
         "mem": 8_000_000_000 + int(level * 31_000_000) + random.randrange(4096) * 4096,
         "net": {"rx": number * 811 + random.randrange(9000), "tx": number * 397 + random.randrange(9000)},
+        "disk": {"read": number * 53 + random.randrange(500), "written": number * 71 + random.randrange(500)},
         "load": [round(level / 20, 2), round(level / 22, 2), round(level / 25, 2)],
     }
 
 
 def _market(random: Random, number: int, now: int, source: int, level: float) -> dict[str, Any]:
-    price = 90 + level + random.gauss(0, 0.02)
     return {
         "e": "trade",
         "s": f"SYM{source:02d}",
         "t": now,
         "i": number,
-        "p": f"{price:.2f}",
+        "p": f"{90 + level + random.gauss(0, 0.02):.2f}",
         "q": random.randrange(1, 900),
+        "side": random.choice(("buy", "sell")),
     }
 
 

@@ -119,17 +119,23 @@ class Unknown(Struct):
     """Of a later version; to be ignored."""
 
 
+class _Type(Struct, array_like=True):
+    """Of any frame, by its first field; what follows is looked through and not made."""
+
+    number: Number
+
+
 Frame: TypeAlias = Data | Compressed | Part | Ack | Hello | Welcome | Bye | Unknown
 
 _read: Callable[[bytes], Frame] = Decoder(Data | Compressed | Part | Ack | Hello | Welcome | Bye).decode
+_read_type = Decoder(_Type).decode
 _read_any = Decoder(list[Raw]).decode
-_read_number = Decoder(int).decode
 _read_texts = Decoder(list[str]).decode
 _read_binaries = Decoder(list[bytes]).decode
 _read_text = Decoder(str).decode
 _read_binary = Decoder(bytes).decode
 
-_FIRST_UNKNOWN, _MOST_FIELDS = 16, 64
+_FIRST_UNKNOWN = 16
 
 
 def read(frame: Content) -> Frame:
@@ -145,21 +151,18 @@ def read(frame: Content) -> Frame:
     except UnicodeDecodeError as exc:
         raise BadFrame(BAD_TEXT, exc.reason) from exc
     except ValidationError as exc:
-        if _type_of(frame) >= _FIRST_UNKNOWN:
+        if _is_of_a_later_version(frame):
             return Unknown()
         raise BadFrame(BAD_FRAME, str(exc)) from exc
     except (DecodeError, RecursionError) as exc:
         raise BadFrame(BAD_FRAME, str(exc)) from exc
 
 
-def _type_of(frame: bytes) -> int:
-    """The type of a frame that was not understood, but is msgpack; -1 if it has none."""
-    if not 0 < count_of(frame) <= _MOST_FIELDS:
-        return -1
+def _is_of_a_later_version(frame: bytes) -> bool:
     try:
-        return _read_number(_read_any(frame)[0])
-    except DecodeError:
-        return -1
+        return _read_type(frame).number >= _FIRST_UNKNOWN
+    except (DecodeError, RecursionError):
+        return False
 
 
 def count_of(array: Raw | bytes) -> int:
@@ -194,7 +197,8 @@ def unpack(array: Raw | bytes, count: int | None = None) -> list[Content]:
     except (DecodeError, RecursionError) as exc:
         raise BadFrame(BAD_FRAME, str(exc)) from exc
     if not messages or (count is not None and len(messages) != count):
-        raise BadFrame(BAD_FRAME, f"{len(messages)} messages in a frame, not {count or 'at least 1'}")
+        wanted = "at least 1" if count is None else count
+        raise BadFrame(BAD_FRAME, f"{len(messages)} messages in a frame, not {wanted}")
     return messages
 
 

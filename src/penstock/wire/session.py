@@ -45,6 +45,9 @@ ACK_FRAMES = 32
 ACK_DELAY = 0.05
 """Seconds after which it is told in any case."""
 
+_HEAD_OF_PART = write(Part(0, 0, b""))[0]
+"""The first byte of no other frame that has a number."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -87,7 +90,11 @@ class Outgoing:
         self._in_flight = 0
         """Bytes of frames that are written and not acknowledged."""
         self._kept: dict[int, bytes] = {}
+        self._begun: list[bytes] = []
+        """Pieces that were taken of a message whose last one was not: if the session is lost, so is the whole of it."""
+        self._begun_bytes = 0
         self.kept_bytes = 0
+        """Of all of these."""
         self.codec = codec
         self._trials = Trials()
 
@@ -139,18 +146,15 @@ class Outgoing:
 
     def _add_large(self, message: Content) -> None:
         text = isinstance(message, str)
-        data = message.encode() if isinstance(message, str) else message
-        size = self.theirs.max_frame - OVERHEAD
-        for start in range(0, len(data), size):
-            self.add_part(data[start : start + size], text=text, last=start + size >= len(data))
+        self.add_part(message.encode() if isinstance(message, str) else message, text=text, last=True)
 
     def add_part(self, piece: bytes, *, text: bool, last: bool) -> None:
         """Number a piece of a message; no other message may come before its last piece."""
         size = self.theirs.max_frame - OVERHEAD
-        while len(piece) > size:
-            self._keep(write(Part(self.tx + 1, TEXT if text else 0, piece[:size])))
-            piece = piece[size:]
-        self._keep(write(Part(self.tx + 1, (TEXT if text else 0) | (LAST if last else 0), piece)))
+        flags = TEXT if text else 0
+        for start in range(0, len(piece) or 1, size):
+            is_end = last and start + size >= len(piece)
+            self._keep(write(Part(self.tx + 1, flags | LAST if is_end else flags, piece[start : start + size])))
 
     def _keep(self, frame: bytes) -> None:
         self.tx += 1
@@ -175,7 +179,7 @@ class Outgoing:
         return (
             self._written < self.tx
             or self._in_flight >= self.theirs.window
-            or self.kept_bytes >= REPLAY_BYTES
+            or self.kept_bytes - self._begun_bytes >= REPLAY_BYTES
             or len(self._kept) >= REPLAY_FRAMES
         )
 
@@ -190,11 +194,24 @@ class Outgoing:
         if taken <= self.acked:
             return False
         for seq in range(self.acked + 1, taken + 1):
-            size = len(self._kept.pop(seq))
-            self.kept_bytes -= size
-            self._in_flight -= size
+            frame = self._kept.pop(seq)
+            self._in_flight -= len(frame)
+            if frame[0] == _HEAD_OF_PART:
+                self._piece_was_taken(frame)
+            else:
+                self.kept_bytes -= len(frame)
         self.acked = taken
         return True
+
+    def _piece_was_taken(self, frame: bytes) -> None:
+        part = read(frame)
+        assert isinstance(part, Part)
+        if part.flags & LAST:
+            self.kept_bytes -= self._begun_bytes + len(frame)
+            self._begun, self._begun_bytes = [], 0
+        else:
+            self._begun.append(frame)
+            self._begun_bytes += len(frame)
 
     def may_go_on_at(self, rx: int) -> bool:
         """Whether a peer that has every frame up to ``rx`` can be sent the rest."""
@@ -206,10 +223,10 @@ class Outgoing:
         self._in_flight = sum(len(self._kept[seq]) for seq in range(self.acked + 1, rx + 1))
 
     def unacknowledged(self) -> list[Content]:
-        """The messages that may not have been taken, those in parts whole as far as they are here."""
+        """The messages that may not have been taken, whole; not one of which no last piece was added."""
         found: list[Content] = []
         pieces: list[bytes] = []
-        for frame in self._kept.values():
+        for frame in (*self._begun, *self._kept.values()):
             match read(frame):
                 case Data(messages=array):
                     found += unpack(array)
@@ -252,8 +269,8 @@ class Incoming:
         self._waiting_bytes = 0
         self.must_tell = False
         """The peer is to be told in any case: it does not seem to know what it was told before."""
-        self._pieces: list[bytes] | None = None
-        self._pieces_bytes = 0
+        self._pieces: bytearray | None = None
+        """Of a message that comes in parts; as objects, small ones would take many times as much memory."""
 
     def receive(self, frame: Data | Compressed | Part, size: int) -> list[Content]:
         """The messages of a frame of ``size`` bytes; none if they were received before.
@@ -266,6 +283,8 @@ class Incoming:
             return []
         if frame.seq > self.rx + 1:
             raise BadFrame(GAP, f"frame {frame.seq} after {self.rx}")
+        if size > self.ours.max_frame:
+            raise BadFrame(TOO_BIG, f"a frame of {size} bytes; {self.ours.max_frame} at most")
         if self._waiting_bytes + self._taken_bytes > self.ours.window:
             raise BadFrame(TOO_BIG, f"more than the window of {self.ours.window} bytes is not acknowledged")
         messages = self._open(frame)
@@ -300,19 +319,16 @@ class Incoming:
         return unpack(array, frame.count)
 
     def _join(self, part: Part) -> list[Content]:
-        pieces = self._pieces = [] if self._pieces is None else self._pieces
-        self._pieces_bytes += len(part.piece)
-        self._check_size(self._pieces_bytes)
-        if part.piece:
-            pieces.append(part.piece)
+        pieces = self._pieces = bytearray() if self._pieces is None else self._pieces
+        self._check_size(len(pieces) + len(part.piece))
+        pieces += part.piece
         if not part.flags & LAST:
             return []
-        self._pieces, self._pieces_bytes = None, 0
-        data = b"".join(pieces)
+        self._pieces = None
         if not part.flags & TEXT:
-            return [data]
+            return [bytes(pieces)]
         try:
-            return [data.decode()]
+            return [pieces.decode()]
         except UnicodeDecodeError as exc:
             raise BadFrame(BAD_TEXT, exc.reason) from exc
 
@@ -324,7 +340,7 @@ class Incoming:
 
     def wanted(self, want: int) -> None:
         """The peer asks to be told as soon as frame ``want`` was taken."""
-        self.want = max(self.want, want)
+        self.want = want
 
     def left(self, messages: int) -> bool:
         """So many messages still wait for the application; True if the peer has to be told now of those that do not."""

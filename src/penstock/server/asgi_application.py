@@ -1,0 +1,160 @@
+"""An application's side of ASGI: what it receives and sends while others see to the socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol
+
+from penstock.connection.reliable import ReliableConnection
+from penstock.errors import SessionLost
+from penstock.transport.base import CloseCode, ConnectionClosed
+from penstock.wire.envelope import BAD_FRAME, BadFrame, Hello, read
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class ClientGone(ConnectionResetError):
+    """The application sent something, and there is no client any more; an OSError, as ASGI asks for."""
+
+
+class Way(Protocol):
+    """How messages go once the handshake is answered."""
+
+    async def receive(self) -> Message: ...
+    async def send(self, message: Message) -> None: ...
+
+
+class Plain:
+    """As the server has it: the client does not speak the envelope.
+
+    Args:
+        first: waits for the first message, or has it: it was looked at before the application asked for it.
+    """
+
+    def __init__(self, first: asyncio.Future[Message], receive: Receive, send: Send) -> None:
+        self._first: asyncio.Future[Message] | None = first
+        self._receive = receive
+        self.send = send
+
+    async def receive(self) -> Message:
+        if self._first is None:
+            return await self._receive()
+        message = await asyncio.shield(self._first)
+        self._first = None
+        if hello_in(message) is not None:
+            await self.send(closing(BAD_FRAME, "HELLO came too late"))
+            return await self._receive()
+        return message
+
+
+class OverSession:
+    """Through a session: messages are taken when the application receives them, and sent when the client has room."""
+
+    def __init__(self, connection: ReliableConnection) -> None:
+        self._connection = connection
+
+    async def receive(self) -> Message:
+        try:
+            message = await self._connection.recv()
+        except ConnectionClosed as exc:
+            return self._disconnect(exc)
+        return {"type": "websocket.receive", "text" if isinstance(message, str) else "bytes": message}
+
+    def _disconnect(self, exc: ConnectionClosed) -> Message:
+        if isinstance(exc, SessionLost):
+            return disconnect(CloseCode.ABNORMAL_CLOSURE, exc.why)
+        code = self._connection.close_received or self._connection.close_code
+        return disconnect(code or CloseCode.ABNORMAL_CLOSURE, self._connection.close_reason or "")
+
+    async def send(self, message: Message) -> None:
+        match message["type"]:
+            case "websocket.send":
+                data = message.get("bytes")
+                try:
+                    await self._connection.send(message["text"] if data is None else data)
+                except ConnectionClosed as exc:
+                    raise ClientGone("the session has ended") from exc
+            case "websocket.close":
+                code = message.get("code") or CloseCode.NORMAL_CLOSURE
+                await self._connection.close(code, message.get("reason") or "")
+            case other:
+                raise RuntimeError(f"expected 'websocket.send' or 'websocket.close', not {other!r}")
+
+
+class Nowhere:
+    """The application was asked in vain: its client is gone before it said anything."""
+
+    async def receive(self) -> Message:
+        return disconnect(CloseCode.ABNORMAL_CLOSURE)
+
+    async def send(self, message: Message) -> None:
+        raise ClientGone("the client is gone")
+
+
+class Call:
+    """One run of the application: what it is called with.
+
+    Args:
+        connect: what it receives first.
+        accept: told of the message with which it accepts, before anything else goes.
+        refuse: told of the message with which it refuses.
+    """
+
+    def __init__(
+        self, connect: Message, accept: Callable[[Message], Awaitable[None]], refuse: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        self._connect: Message | None = connect
+        self._accept, self._refuse = accept, refuse
+        self._way: asyncio.Future[Way] = asyncio.get_running_loop().create_future()
+        self._is_answered = False
+        self.connection: ReliableConnection | None = None
+        """What carries it, if the client speaks the envelope."""
+        self.is_on_its_own = False
+        """It may outlive the call of the server that began it."""
+
+    def go(self, way: Way) -> None:
+        """Let it receive and send."""
+        if not self._way.done():
+            self._way.set_result(way)
+
+    async def receive(self) -> Message:
+        if self._connect is not None:
+            message, self._connect = self._connect, None
+            return message
+        way = self._way.result() if self._way.done() else await asyncio.shield(self._way)
+        return await way.receive()
+
+    async def send(self, message: Message) -> None:
+        if not self._is_answered:
+            self._is_answered = True
+            await (self._accept if message["type"] == "websocket.accept" else self._refuse)(message)
+            return
+        way = self._way.result() if self._way.done() else await asyncio.shield(self._way)
+        await way.send(message)
+
+
+def hello_in(message: Message) -> Hello | None:
+    """The HELLO in what was received, if it is one."""
+    data = message.get("bytes")
+    if data is None:
+        return None
+    try:
+        frame = read(bytes(data))
+    except BadFrame:
+        return None
+    return frame if isinstance(frame, Hello) else None
+
+
+def closing(code: int, reason: str = "") -> Message:
+    """What closes."""
+    return {"type": "websocket.close", "code": code, "reason": reason}
+
+
+def disconnect(code: int, reason: str = "") -> Message:
+    """What tells that it is closed."""
+    return {"type": "websocket.disconnect", "code": int(code), "reason": reason}
