@@ -6,6 +6,7 @@ import pickle
 import ssl
 
 import pytest
+from websockets.frames import Close
 
 import penstock
 from penstock import errors
@@ -16,6 +17,8 @@ from penstock.errors import (
     ConnectionDenied,
     ConnectionFailed,
     DeliveryFailed,
+    DeliveryUnknown,
+    EnvelopeRefused,
     LeaseReturned,
     MessageDropped,
     MessageTypeError,
@@ -23,6 +26,7 @@ from penstock.errors import (
     PoolClosed,
     PoolExhausted,
     SerializationError,
+    SessionLost,
     WrongLoop,
 )
 
@@ -82,6 +86,17 @@ EXAMPLES: list[tuple[PerformanceError, dict[str, object], list[str]]] = [
         ConnectionDenied("ws://a", "wrong password"),
         {"url": "ws://a", "reason": "wrong password"},
         ["cannot connect to ws://a: wrong password"],
+    ),
+    (EnvelopeRefused(), {}, ["does not acknowledge", "both ends", "reliable=True"]),
+    (
+        DeliveryUnknown(["one", b"two"]),
+        {"unacknowledged": ["one", b"two"]},
+        ["peer closed", "last 2 messages"],
+    ),
+    (
+        SessionLost("the server has forgotten it", ["one"], Close(1011, "bang"), None),
+        {"why": "the server has forgotten it", "unacknowledged": ["one"], "rcvd": Close(1011, "bang"), "sent": None},
+        ["session lost: the server has forgotten it", "1 messages", ".unacknowledged"],
     ),
     (PoolClosed(), {}, ["closed", "make another"]),
     (LeaseReturned(), {}, ["was returned", "get_connection"]),

@@ -7,7 +7,7 @@
 export const VERSION = "0.1.0";
 const NAME = "penstock.v1";
 const [DATA, DATAZ, PART, ACK, HELLO, WELCOME, BYE, UNKNOWN] = [0, 1, 2, 3, 4, 5, 6, 16];
-const [NEW, RESUMED, ENDED] = [0, 1, 4];
+const [NEW, RESUMED, FORGOTTEN, LACKING, ENDED] = [0, 1, 2, 3, 4]; // what a WELCOME says
 const [LAST, TEXT] = [1, 2]; // flags of a PART
 const [BAD_FRAME, BAD_TEXT, GAP, TOO_BIG] = [4900, 4907, 4910, 4913];
 const RESUMABLE = new Set([1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014]);
@@ -79,6 +79,20 @@ class BadFrame extends Error {
 const utf8 = new TextEncoder();
 const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
+function textOf(bytes) {
+  try {
+    return text.decode(bytes);
+  } catch {
+    throw new BadFrame(BAD_TEXT, "invalid UTF-8");
+  }
+}
+
+function joined(pieces) {
+  const writer = new Writer(pieces.reduce((sum, piece) => sum + piece.length, 0));
+  for (const piece of pieces) writer.raw(piece);
+  return writer.bytes;
+}
+
 /** Writes whole numbers, text, bytes and the heads of arrays into `bytes`, of which `length` are used. */
 class Writer {
   constructor(size = 256) {
@@ -104,7 +118,7 @@ class Writer {
     let width = value < 2 ** 8 ? 0 : value < 2 ** 16 ? 1 : value < 2 ** 32 ? 2 : 3;
     if (!codes[width]) width++; // arrays have no head of 1 byte
     this.bytes[this.length++] = codes[width];
-    for (let shift = 2 ** width - 1; shift >= 0; shift--) this.bytes[this.length++] = value / 2 ** (8 * shift); // mod 256
+    for (let rest = 2 ** width - 1; rest >= 0; rest--) this.bytes[this.length++] = value / 256 ** rest; // modulo 256
   }
 
   number(value) {
@@ -139,6 +153,13 @@ class Writer {
     return this;
   }
 
+  value(value) {
+    if (typeof value === "number") return this.number(value);
+    if (typeof value === "string") return this.text(value);
+    if (value instanceof Uint8Array) return this.binary(value);
+    return value.reduce((_, item) => this.value(item), this.array(value.length));
+  }
+
   /** What was written; a copy. */
   done() {
     return this.bytes.slice(0, this.length);
@@ -164,12 +185,7 @@ class Reader {
   }
 
   #text(size) {
-    const piece = this.#piece(size);
-    try {
-      return text.decode(piece);
-    } catch {
-      throw new BadFrame(BAD_TEXT, "invalid UTF-8");
-    }
+    return textOf(this.#piece(size));
   }
 
   #array(count, depth) {
@@ -205,19 +221,15 @@ export function readFrame(data) {
   if (type >= UNKNOWN) return frame;
   if (!LAYOUTS[type] || [...LAYOUTS[type]].some((wanted, i) => kind(fields[i]) !== wanted))
     throw new BadFrame(BAD_FRAME, `no frame: type ${type} with ${fields.length} fields`);
-  if (type === DATA && (!fields[1].length || fields[1].some((message) => typeof message === "number" || Array.isArray(message))))
-    throw new BadFrame(BAD_FRAME, "DATA holds messages, text or bytes, and at least one");
+  if (type === DATA && (!fields[1].length || fields[1].some((message) => !"sb".includes(kind(message)))))
+    throw new BadFrame(BAD_FRAME, "DATA holds text or bytes, and at least one");
   return frame;
 }
 
-/** The bytes of a frame of numbers, texts and bytes: all but DATA. For tests. */
+/** The bytes of a frame. For tests. */
 export function writeFrame(...fields) {
   const writer = new Writer().array(fields.length);
-  for (const field of fields) {
-    if (typeof field === "number") writer.number(field);
-    else if (typeof field === "string") writer.text(field);
-    else writer.binary(field);
-  }
+  for (const field of fields) writer.value(field);
   return writer.done();
 }
 
@@ -240,14 +252,51 @@ function content(message) {
   throw new TypeError("a message is a string, an ArrayBuffer or a view of one");
 }
 
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+class Timeout extends Error {}
+
+/** Open a socket: `opened` is called as soon as it is, and calls back when it is of use, or is not. */
+function dial({ WebSocket, url }, protocols, ms, opened) {
+  return new Promise((resolve, reject) => {
+    const ws = new WebSocket(url, protocols);
+    const timer = setTimeout(() => failed(new Timeout("the server did not answer in time")), ms);
+    const done = (connection) => (clearTimeout(timer), resolve(connection));
+    const failed = (error) => {
+      clearTimeout(timer);
+      hangUp(ws, error instanceof BadFrame ? error.code : 1000);
+      reject(error);
+    };
+    ws.binaryType = "arraybuffer";
+    ws.onopen = () => opened(ws, done, failed);
+    ws.onclose = ({ code, reason }) => failed(new ConnectionClosed(code, reason, `no connection: ${code} ${reason}`));
+    ws.onerror = () => {}; // onclose follows
+  });
+}
+
+/** Close a socket, and listen to it no more. */
+function hangUp(ws, code, reason) {
+  ws.onopen = ws.onmessage = ws.onclose = null;
+  ws.close(code, reason);
+}
+
+/** Whether a server has agreed to speak the envelope. */
+const speaks = (ws) => ws.protocol === NAME || ws.protocol.startsWith(`${NAME}+`);
+
+/** Whether a message has more than `most` bytes. */
+function isLarger(data, most) {
+  if (data.length > most || 3 * data.length <= most) return data.length > most;
+  return typeof data === "string" && utf8.encode(data).length > most;
+}
+
 function checkClose(code, reason) {
-  if (code !== 1000 && !(code >= 3000 && code <= 4999)) throw new RangeError(`close code ${code}: 1000, or 3000 to 4999`);
+  if (code !== 1000 && !(code >= 3000 && code <= 4999)) throw new RangeError(`close code ${code}`);
   if (utf8.encode(reason).length > 123) throw new RangeError("a close reason has 123 bytes at most");
 }
 
 /**
- * What `connect` gives. Iterate over it for messages, strings or Uint8Arrays; iteration ends when it is closed with 1000
- * or 1001, and throws `ConnectionClosed` otherwise. Leaving the loop closes nothing.
+ * What `connect` gives. Iterate over it for messages, strings or Uint8Arrays: that ends when it is closed with 1000 or
+ * 1001, and throws `ConnectionClosed` otherwise. Leaving the loop closes nothing.
  *
  * Events: `close` (with `code`, `reason`), and where it is reliable `detach`, when it broke and is to be resumed, and
  * `resume`.
@@ -268,7 +317,10 @@ export class Connection extends EventTarget {
     this.closed = new Promise((resolve) => (this._closed = resolve));
   }
 
-  /** The next message; rejects with `ConnectionClosed` when there will be none. @returns {Promise<string|Uint8Array>} */
+  /**
+   * The next message; rejects with `ConnectionClosed` when there will be none.
+   * @returns {Promise<string|Uint8Array>}
+   */
   recv() {
     if (this.#next < this.#unread.length) {
       const message = this.#unread[this.#next];
@@ -293,7 +345,7 @@ export class Connection extends EventTarget {
     return { next, return: async () => ({ value: undefined, done: true }) };
   }
 
-  get _left() {
+  get _unread() {
     return this.#unread.length - this.#next;
   }
 
@@ -301,11 +353,9 @@ export class Connection extends EventTarget {
     return this.#error;
   }
 
-  _put(message) {
-    const waiter = this.#waiters.shift();
-    if (!waiter) return void this.#unread.push(message);
-    waiter.resolve(message);
-    this._taken();
+  _put(messages) {
+    this.#unread.push(...messages); // first all of them: who waits takes one, and the rest is not taken
+    while (this.#waiters.length && this._unread) this.#waiters.shift().resolve(this.recv());
   }
 
   /** Called for each message that is handed out. */
@@ -332,7 +382,7 @@ class PlainConnection extends Connection {
   constructor(ws) {
     super(ws.protocol, false);
     this.#ws = ws;
-    ws.onmessage = ({ data }) => this._put(typeof data === "string" ? data : new Uint8Array(data));
+    ws.onmessage = ({ data }) => this._put([typeof data === "string" ? data : new Uint8Array(data)]);
     ws.onclose = ({ code, reason }) => this._end(new ConnectionClosed(code, reason));
   }
 
@@ -359,41 +409,196 @@ class PlainConnection extends Connection {
   }
 }
 
-/** Goes on over one socket after another. What it does is numbered as in the protocol: see its names there. */
+/** The sending half of a session: numbers what it sends, and keeps it until it was taken. */
+class Outgoing {
+  batch = new Writer(); // messages that are not in a frame yet
+  tx = 0; // the last number
+  acked = 0; // frames up to it were taken
+  #written = 0; // frames up to it were written to the present socket
+  #inFlight = 0; // bytes that are written and not acknowledged
+  #kept = new Map(); // frames by their numbers, until they are acknowledged
+  #keptBytes = 0;
+  #large = new Map(); // whole messages by the numbers of their last parts: parts are acknowledged one by one
+
+  constructor(theirs) {
+    this.theirs = theirs;
+    this.room = Math.min(theirs.maxFrame, FRAME) - OVERHEAD;
+  }
+
+  /** Whether no more is to be kept. */
+  get isFull() {
+    return this.#keptBytes + this.batch.length >= REPLAY_BYTES || this.#kept.size >= REPLAY_FRAMES;
+  }
+
+  get isWritten() {
+    return this.#written === this.tx && !this.batch.count;
+  }
+
+  get isTaken() {
+    return this.acked === this.tx && !this.batch.count;
+  }
+
+  add(message) {
+    const isText = typeof message === "string";
+    const most = 5 + message.length * (isText ? 3 : 1); // bytes, with its head
+    if (most > this.room) return this.#addParts(message, isText);
+    if (this.batch.length + most > this.room || this.batch.count === MAX_MESSAGES) this.cut();
+    this.batch.value(message).count++;
+  }
+
+  #addParts(message, isText) {
+    this.cut();
+    const data = isText ? utf8.encode(message) : message.slice();
+    for (let start = 0; start < data.length; start += this.room) {
+      const flags = (isText ? TEXT : 0) | (start + this.room >= data.length ? LAST : 0);
+      this.#keep(writeFrame(PART, this.tx + 1, flags, data.subarray(start, start + this.room)));
+    }
+    this.#large.set(this.tx, isText ? message : data);
+  }
+
+  /** Number what has gathered; from then on it never changes. */
+  cut() {
+    const { bytes, length, count } = this.batch;
+    if (!count) return;
+    const head = new Writer(length + OVERHEAD).array(3).number(DATA).number(this.tx + 1).array(count);
+    this.#keep(head.raw(bytes.subarray(0, length)).done());
+    this.batch.length = this.batch.count = 0;
+  }
+
+  #keep(frame) {
+    this.#kept.set(++this.tx, frame);
+    this.#keptBytes += frame.length;
+  }
+
+  /** The frames that may be written now, and count as written: they exceed the window by one at most. */
+  *due() {
+    if (this.#inFlight < this.theirs.window) this.cut();
+    while (this.#written < this.tx && this.#inFlight < this.theirs.window) {
+      const frame = this.#kept.get(++this.#written);
+      this.#inFlight += frame.length;
+      yield frame;
+    }
+  }
+
+  acknowledged(taken) {
+    if (taken > this.#written) throw new BadFrame(BAD_FRAME, `frame ${taken} acknowledged before it was sent`);
+    while (this.acked < taken) {
+      const size = this.#kept.get(++this.acked).length;
+      this.#kept.delete(this.acked);
+      this.#large.delete(this.acked);
+      this.#keptBytes -= size;
+      this.#inFlight -= size;
+    }
+  }
+
+  /** Over another socket, write what is above `rx` again. */
+  goOnAt(rx) {
+    this.#written = rx;
+    this.#inFlight = 0;
+    for (let seq = this.acked + 1; seq <= rx; seq++) this.#inFlight += this.#kept.get(seq).length;
+  }
+
+  /** The messages that may not have been taken. */
+  unacknowledged() {
+    this.cut();
+    return [...this.#kept].flatMap(([seq, frame]) => {
+      const [type, , messages] = readFrame(frame);
+      return type === DATA ? messages : this.#large.has(seq) ? [this.#large.get(seq)] : [];
+    });
+  }
+}
+
+/** The receiving half. */
+class Incoming {
+  rx = 0; // frames up to it have arrived
+  taken = 0; // frames up to it were handed to the application
+  told = 0; // what the peer was told of that
+  want = 0; // the peer asks to be told as soon as this frame was taken
+  mustTell = true;
+  #waiting = []; // frames that were not taken: number, messages up to its end, bytes
+  #arrived; // messages
+  #bytes = 0; // of frames that the peer was not told of
+  #takenBytes = 0; // of those, in frames that were taken
+  #pieces = null;
+  #piecesBytes = 0;
+
+  constructor(unread) {
+    this.#arrived = unread; // messages of a session before this one
+  }
+
+  /** The messages of a frame; none if it has arrived before. */
+  receive(type, seq, fields, size) {
+    if (seq <= this.rx) {
+      this.mustTell = true; // it was sent again because the peer does not know
+      return [];
+    }
+    if (seq > this.rx + 1) throw new BadFrame(GAP, `frame ${seq} after ${this.rx}`);
+    if (this.#bytes > OURS.window) throw new BadFrame(TOO_BIG, "more than the window");
+    const messages = this.#open(type, fields);
+    this.rx = seq;
+    this.#arrived += messages.length;
+    this.#waiting.push([seq, this.#arrived, size]);
+    this.#bytes += size;
+    return messages;
+  }
+
+  #open(type, [first, second]) {
+    if (type === DATAZ) {
+      const isTooBig = first > MAX_MESSAGES || second > OURS.maxFrame;
+      throw new BadFrame(isTooBig ? TOO_BIG : BAD_FRAME, "compressed, though no codec was agreed on");
+    }
+    if (type === PART) return this.#join(first, second);
+    if (this.#pieces) throw new BadFrame(BAD_FRAME, "a message in the middle of another");
+    return first;
+  }
+
+  #join(flags, piece) {
+    this.#piecesBytes += piece.length;
+    if (this.#piecesBytes > OURS.maxMessage) throw new BadFrame(TOO_BIG, "a message that is too large");
+    this.#pieces ??= [];
+    if (piece.length) this.#pieces.push(piece);
+    if (!(flags & LAST)) return [];
+    const data = joined(this.#pieces);
+    this.#pieces = null;
+    this.#piecesBytes = 0;
+    return [flags & TEXT ? textOf(data) : data];
+  }
+
+  /** So many messages were not taken yet; true if the peer has to be told now of those that were. */
+  left(unread) {
+    while (this.#waiting.length && this.#waiting[0][1] <= this.#arrived - unread) {
+      const [seq, , size] = this.#waiting.shift();
+      this.taken = seq;
+      this.#takenBytes += size;
+    }
+    const isWanted = this.told < this.want && this.want <= this.taken;
+    return this.mustTell || isWanted || this.taken - this.told >= ACK_FRAMES || this.#takenBytes * 4 >= OURS.window;
+  }
+
+  ack(want) {
+    this.told = this.taken;
+    this.#bytes -= this.#takenBytes;
+    this.#takenBytes = 0;
+    this.mustTell = false;
+    return writeFrame(ACK, this.taken, want);
+  }
+}
+
+/** A session, over one socket after another. */
 class ReliableConnection extends Connection {
   #how;
   #ws = null; // while it is attached
   #sid = new Uint8Array();
   #ttl = 0;
-  #theirs = OURS;
-  // What is sent
-  #tx = 0;
-  #acked = 0;
-  #written = 0;
-  #inFlight = 0; // bytes written and not acknowledged
-  #kept = new Map(); // frames by their numbers, until they are acknowledged
-  #keptBytes = 0;
-  #batch = new Writer(); // messages that are not in a frame yet
-  #isDue = false; // `#advance` is going to be called
+  #outgoing = new Outgoing(OURS);
+  #incoming = new Incoming(0);
   #senders = []; // who waits for room
   #receipts = []; // who waits for an acknowledgement
-  // What is received
-  #rx = 0;
-  #taken = 0;
-  #told = 0; // of #taken
-  #want = 0;
-  #arrived = 0; // messages, ever
-  #waiting = []; // frames that were not taken: number, messages up to its end, bytes
-  #unacknowledgedBytes = 0; // of frames that the peer was not told of
-  #untoldBytes = 0; // of those, in frames that were taken
-  #mustTell = false;
-  #pieces = null;
-  #piecesBytes = 0;
-  #timer = null;
-  // The end
+  #isDue = false; // `#advance` is going to be called
+  #ackTimer = null;
   #closing = null; // code and reason, once `close` was called
-  #saidBye = false;
-  #peerBye = null;
+  #saidBye = false; // on this socket
+  #peerBye = null; // code and reason
 
   constructor(how, ws, begun, failed) {
     super(ws.protocol.slice(NAME.length + 1), true);
@@ -401,37 +606,39 @@ class ReliableConnection extends Connection {
     this.#greet(ws, begun, failed);
   }
 
-  // Handshake and resume
+  // Handshake, break and resume
 
   #greet(ws, done, failed) {
     ws.onmessage = ({ data }) => {
       try {
-        const frame = readFrame(data);
-        if (frame[0] !== WELCOME) throw new BadFrame(BAD_FRAME, "WELCOME was expected");
-        this.#welcome(ws, frame);
+        const [type, ...fields] = readFrame(data);
+        if (type !== WELCOME) throw new BadFrame(BAD_FRAME, "WELCOME was expected");
+        this.#welcome(ws, ...fields);
         done(this);
       } catch (error) {
         failed(error);
       }
     };
     const { maxFrame, window, maxMessage } = OURS;
-    ws.send(writeFrame(HELLO, this.#sid, this.#rx, this.#acked + 1, maxFrame, window, 0, maxMessage));
+    const { acked } = this.#outgoing;
+    ws.send(writeFrame(HELLO, this.#sid, this.#incoming.rx, acked + 1, maxFrame, window, 0, maxMessage));
   }
 
-  #welcome(ws, [, sid, status, rx, first, maxFrame, window, , ttl, maxMessage]) {
+  #welcome(ws, sid, status, rx, first, maxFrame, window, _codec, ttl, maxMessage) {
     if (maxFrame < 4096 || window < 1) throw new BadFrame(BAD_FRAME, "limits that make no sense");
     const isNew = !this.#sid.length;
     if (isNew !== (status === NEW)) throw new BadFrame(BAD_FRAME, `status ${status}`);
-    const mayResume = first <= this.#rx + 1 && this.#acked <= rx && rx <= this.#tx;
-    if (status === RESUMED && mayResume && String(sid) === String(this.#sid)) {
-      this.#written = rx;
-      this.#inFlight = 0;
-      for (let seq = this.#acked + 1; seq <= rx; seq++) this.#inFlight += this.#kept.get(seq).length;
-    } else if (isNew || (status !== RESUMED && status !== ENDED && this.#how.onsessionlost === "resend")) {
-      [this.#sid, this.#ttl, this.#theirs] = [sid, ttl, { maxFrame, window, maxMessage }];
-      this.#beginAgain();
+    const { acked, tx } = this.#outgoing;
+    const mayResume = first <= this.#incoming.rx + 1 && acked <= rx && rx <= tx && String(sid) === String(this.#sid);
+    if (status === RESUMED && mayResume) {
+      this.#outgoing.goOnAt(rx);
+      this.#incoming.mustTell = true;
+    } else if (isNew || (this.#how.onsessionlost === "resend" && (status === FORGOTTEN || status === LACKING))) {
+      this.#sid = sid;
+      this.#ttl = ttl;
+      this.#begin({ maxFrame, window, maxMessage });
     } else {
-      ws.send(writeFrame(BYE, 1000, "", 0)); // nobody wants the fresh session
+      ws.send(writeFrame(BYE, 1000, "", 0)); // the fresh session is of no use
       hangUp(ws, 1000);
       if (status === ENDED) return this.#end(new ConnectionClosed(1000));
       return this.#lose("the server has forgotten it");
@@ -440,37 +647,27 @@ class ReliableConnection extends Connection {
     ws.onmessage = ({ data }) => this.#receive(data);
     ws.onclose = ({ code, reason }) => this.#broke(code, reason);
     this.#saidBye = false;
-    this.#tell();
+    this.#tellIfDue();
     this.#advance();
-    if (isNew) return;
-    this._emit("resume");
-    this.#how.onresume?.();
+    if (!isNew) this._emit("resume");
   }
 
-  /** On a new session, send all that may be lost with the old one. */
-  #beginAgain() {
-    const messages = this.#unacknowledged();
-    this.#kept.clear();
-    this.#batch = new Writer();
-    this.#tx = this.#acked = this.#written = this.#inFlight = this.#keptBytes = 0;
-    this.#rx = this.#taken = this.#told = this.#want = this.#unacknowledgedBytes = this.#untoldBytes = 0;
-    this.#waiting = [];
-    this.#pieces = null;
-    this.#piecesBytes = 0;
-    for (const message of messages) this.#add(message);
-    this.#cut();
-    for (const receipt of this.#receipts) receipt.seq = this.#tx;
+  /** Begin a session, with what may have been lost of the one before. */
+  #begin(theirs) {
+    const messages = this.#outgoing.unacknowledged();
+    this.#outgoing = new Outgoing(theirs);
+    this.#incoming = new Incoming(this._unread);
+    for (const message of messages) this.#outgoing.add(message);
+    this.#outgoing.cut();
+    for (const receipt of this.#receipts) receipt.seq = this.#outgoing.tx;
   }
 
   #broke(code, reason) {
     this.#ws = null;
-    if (this.#peerBye || (this.#saidBye && this.#acked === this.#tx))
-      this.#end(new ConnectionClosed(...(this.#peerBye ?? this.#closing)));
-    else if (!RESUMABLE.has(code)) this.#lose("the server closed it", code, reason);
-    else {
-      this._emit("detach", { code, reason });
-      this.#reconnect();
-    }
+    if (this.#isDone) return this.#endInOrder();
+    if (!RESUMABLE.has(code)) return this.#lose("the server closed it", code, reason);
+    this._emit("detach", { code, reason });
+    this.#reconnect();
   }
 
   async #reconnect() {
@@ -485,8 +682,8 @@ class ReliableConnection extends Connection {
         });
       } catch (error) {
         if (this._error) return;
-        const isFinal = error instanceof ConnectionClosed ? !RESUMABLE.has(error.code) : !(error instanceof Timeout);
-        if (isFinal) return this.#lose(`the server refused to go on: ${error.message}`);
+        const mayPass = error instanceof Timeout || (error instanceof ConnectionClosed && RESUMABLE.has(error.code));
+        if (!mayPass) return this.#lose(`the server refused to go on: ${error.message}`);
       }
       delay = delays.next().value ?? delay; // the last one serves for ever
       await sleep(Math.max(0, Math.min(delay, over - performance.now())));
@@ -498,116 +695,53 @@ class ReliableConnection extends Connection {
   // Sending
 
   send(message) {
-    let data;
     try {
-      data = content(message);
-      const most = this.#theirs.maxMessage;
-      if (data.length > most || (3 * data.length > most && typeof data === "string" && utf8.encode(data).length > most))
-        throw new RangeError(`a message of more than ${most} bytes, which the peer does not take`);
+      const data = content(message);
+      const most = this.#outgoing.theirs.maxMessage;
+      if (isLarger(data, most)) throw new RangeError(`a message of more than ${most} bytes, the peer's limit`);
       if (this._error || this.#closing || this.#peerBye) throw this._error ?? new ConnectionClosed(1006, "closing");
+      return this.#accept(data);
     } catch (error) {
       return Promise.reject(error);
     }
-    if (this.#senders.length || this.#isFull)
-      return new Promise((resolve, reject) => this.#senders.push({ data, resolve, reject }));
-    this.#add(data);
-    if (!this.#isDue) {
-      this.#isDue = true;
-      soon(() => {
-        this.#isDue = false;
-        this.#advance();
-      });
+  }
+
+  #accept(data) {
+    if (this.#senders.length || this.#outgoing.isFull) {
+      const sender = { data };
+      this.#senders.push(sender);
+      return (sender.accepted = new Promise((resolve, reject) => Object.assign(sender, { resolve, reject })));
     }
+    this.#outgoing.add(data);
+    if (!this.#isDue) soon(() => this.#advance());
+    this.#isDue = true;
     return Promise.resolve();
-  }
-
-  get #isFull() {
-    return this.#keptBytes + this.#batch.length >= REPLAY_BYTES || this.#kept.size >= REPLAY_FRAMES;
-  }
-
-  #add(message) {
-    const room = Math.min(this.#theirs.maxFrame, FRAME) - OVERHEAD;
-    const isText = typeof message === "string";
-    if (5 + message.length * (isText ? 3 : 1) > room) return this.#addParts(message, isText, room);
-    if (this.#batch.length + 5 + message.length * (isText ? 3 : 1) > room || this.#batch.count === MAX_MESSAGES) this.#cut();
-    if (isText) this.#batch.text(message);
-    else this.#batch.binary(message);
-    this.#batch.count++;
-  }
-
-  #addParts(message, isText, room) {
-    this.#cut();
-    const data = isText ? utf8.encode(message) : message;
-    for (let start = 0; start < data.length; start += room) {
-      const flags = (isText ? TEXT : 0) | (start + room >= data.length ? LAST : 0);
-      this.#keep(writeFrame(PART, this.#tx + 1, flags, data.subarray(start, start + room)));
-    }
-  }
-
-  /** Number what has gathered; from then on it never changes. */
-  #cut() {
-    const { bytes, length, count } = this.#batch;
-    if (!count) return;
-    const frame = new Writer(length + OVERHEAD).array(3).number(DATA).number(this.#tx + 1).array(count);
-    this.#keep(frame.raw(bytes.subarray(0, length)).done());
-    this.#batch.length = this.#batch.count = 0;
-  }
-
-  #keep(frame) {
-    this.#kept.set(++this.#tx, frame);
-    this.#keptBytes += frame.length;
   }
 
   /** Whatever has changed: let senders go on, write what the window allows, and close when all is done. */
   #advance() {
-    while (this.#senders.length && !this.#isFull) {
+    this.#isDue = false;
+    while (this.#senders.length && !this.#outgoing.isFull) {
       const { data, resolve } = this.#senders.shift();
-      this.#add(data);
+      this.#outgoing.add(data);
       resolve();
     }
     if (!this.#ws) return;
-    if (this.#inFlight < this.#theirs.window) this.#cut();
-    while (this.#written < this.#tx && this.#inFlight < this.#theirs.window && !this.#peerBye) {
-      const frame = this.#kept.get(++this.#written);
-      this.#inFlight += frame.length;
-      this.#ws.send(frame);
-    }
-    const hasEnded = this.#peerBye && !this._left;
-    if (!this.#saidBye && (hasEnded || (this.#closing && (this.#peerBye || (this.#written === this.#tx && !this.#senders.length))))) {
-      this.#tell();
-      this.#saidBye = true;
-      this.#ws.send(writeFrame(BYE, ...(this.#peerBye ?? this.#closing), this.#taken));
-    }
-    if (this.#saidBye && this.#closing && (this.#peerBye || this.#acked === this.#tx)) this.#ws.close(...this.#closing);
+    if (!this.#peerBye) for (const frame of this.#outgoing.due()) this.#ws.send(frame);
+    if (!this.#saidBye && this.#mayEnd) this.#sayBye();
+    if (this.#saidBye && this.#closing && this.#isDone) this.#ws.close(...this.#closing);
   }
 
   async delivered() {
     await this.#senders.at(-1)?.accepted;
-    this.#cut();
-    if (this.#acked === this.#tx) return;
+    this.#outgoing.cut();
+    if (this.#outgoing.isTaken) return;
     if (this._error) throw this.#unknown();
-    const receipt = new Promise((resolve, reject) => this.#receipts.push({ seq: this.#tx, resolve, reject }));
+    const seq = this.#outgoing.tx;
+    const receipt = new Promise((resolve, reject) => this.#receipts.push({ seq, resolve, reject }));
     this.#advance();
     this.#tell();
     await receipt;
-  }
-
-  #unacknowledged() {
-    this.#cut();
-    const messages = [];
-    let pieces = [];
-    for (const [type, , what, piece] of [...this.#kept.values()].map(readFrame)) {
-      if (type === DATA) messages.push(...what);
-      else if (pieces.push(piece) && what & LAST) {
-        messages.push(what & TEXT ? text.decode(joined(pieces)) : joined(pieces));
-        pieces = [];
-      }
-    }
-    return messages;
-  }
-
-  #unknown() {
-    return this._error instanceof SessionLost ? this._error : new DeliveryUnknown(this.#unacknowledged());
   }
 
   // Receiving
@@ -622,95 +756,36 @@ class ReliableConnection extends Connection {
     }
   }
 
-  #handle([type, ...fields], size) {
-    if (type <= PART) {
-      this.#sequenced(type, fields, size);
-    } else if (type === ACK) {
-      this.#acknowledged(fields[0]);
-      this.#want = Math.max(this.#want, fields[1]);
-    } else if (type === BYE) {
-      if (this.#peerBye) return;
-      this.#acknowledged(fields[2]);
-      this.#peerBye = fields.slice(0, 2);
-      this.#refuse(this.#unknown(), new ConnectionClosed(...this.#peerBye));
-    } else if (type < UNKNOWN) {
-      throw new BadFrame(BAD_FRAME, "a second handshake");
-    }
-    this.#take();
+  #handle([type, first, ...fields], size) {
+    if (type <= PART) this._put(this.#incoming.receive(type, first, fields, size));
+    else if (type === ACK) this.#acknowledged(first, fields[0]);
+    else if (type === BYE && !this.#peerBye) this.#endsInOrder([first, fields[0]], fields[1]);
+    else if (type === HELLO || type === WELCOME) throw new BadFrame(BAD_FRAME, "a second handshake");
+    this.#tellIfDue();
     this.#advance();
   }
 
-  #sequenced(type, fields, size) {
-    const seq = fields[0];
-    if (seq <= this.#rx) return void (this.#mustTell = true); // the peer does not know that it has arrived
-    if (seq > this.#rx + 1) throw new BadFrame(GAP, `frame ${seq} after ${this.#rx}`);
-    if (this.#unacknowledgedBytes > OURS.window) throw new BadFrame(TOO_BIG, "more than the window");
-    const messages = this.#open(type, fields);
-    this.#rx = seq;
-    this.#arrived += messages.length;
-    this.#waiting.push([seq, this.#arrived, size]);
-    this.#unacknowledgedBytes += size;
-    for (const message of messages) this._put(message);
-  }
-
-  #open(type, [, flags, piece, raw]) {
-    if (type === DATAZ) {
-      const isTooBig = flags > MAX_MESSAGES || piece > OURS.maxFrame;
-      throw new BadFrame(isTooBig ? TOO_BIG : BAD_FRAME, `no codec was agreed on for ${raw.length} bytes`);
-    }
-    if (type === DATA) {
-      if (this.#pieces) throw new BadFrame(BAD_FRAME, "a message in the middle of another");
-      return flags;
-    }
-    (this.#pieces ??= []).push(piece);
-    this.#piecesBytes += piece.length;
-    if (this.#piecesBytes > OURS.maxMessage) throw new BadFrame(TOO_BIG, `a message of more than ${OURS.maxMessage} bytes`);
-    if (!(flags & LAST)) return [];
-    const data = joined(this.#pieces);
-    this.#pieces = null;
-    this.#piecesBytes = 0;
-    return [flags & TEXT ? decoded(data) : data];
-  }
-
-  #acknowledged(taken) {
-    if (taken > this.#written) throw new BadFrame(BAD_FRAME, `frame ${taken} acknowledged, ${this.#written} was the last`);
-    while (this.#acked < taken) {
-      const size = this.#kept.get(++this.#acked).length;
-      this.#kept.delete(this.#acked);
-      this.#keptBytes -= size;
-      this.#inFlight -= size;
-    }
-    while (this.#receipts.length && this.#receipts[0].seq <= this.#acked) this.#receipts.shift().resolve();
+  #acknowledged(taken, want) {
+    this.#outgoing.acknowledged(taken);
+    this.#incoming.want = Math.max(this.#incoming.want, want);
+    while (this.#receipts.length && this.#receipts[0].seq <= taken) this.#receipts.shift().resolve();
   }
 
   _taken() {
-    this.#take();
-    if (this.#peerBye && !this._left) this.#advance();
+    this.#tellIfDue();
+    if (this.#peerBye) this.#advance();
   }
 
-  /** The application has taken messages: tell the peer, if it is time, or before long. */
-  #take() {
-    const taken = this.#arrived - this._left;
-    while (this.#waiting.length && this.#waiting[0][1] <= taken) {
-      const [seq, , size] = this.#waiting.shift();
-      this.#taken = seq;
-      this.#untoldBytes += size;
-    }
-    const untold = this.#taken - this.#told;
-    const isWanted = this.#told < this.#want && this.#want <= this.#taken;
-    if (this.#mustTell || untold >= ACK_FRAMES || this.#untoldBytes * 4 >= OURS.window || isWanted) this.#tell();
-    else if (untold) this.#timer ??= setTimeout(() => this.#tell(), ACK_DELAY);
+  /** Tell the peer what was taken, now or before long. */
+  #tellIfDue() {
+    if (this.#incoming.left(this._unread)) this.#tell();
+    else if (this.#incoming.taken > this.#incoming.told) this.#ackTimer ??= setTimeout(() => this.#tell(), ACK_DELAY);
   }
 
   #tell() {
-    clearTimeout(this.#timer);
-    this.#timer = null;
-    if (!this.#ws || this.#saidBye) return;
-    this.#told = this.#taken;
-    this.#unacknowledgedBytes -= this.#untoldBytes;
-    this.#untoldBytes = 0;
-    this.#mustTell = false;
-    this.#ws.send(writeFrame(ACK, this.#taken, this.#receipts[0]?.seq ?? 0));
+    clearTimeout(this.#ackTimer);
+    this.#ackTimer = null;
+    if (this.#ws && !this.#saidBye) this.#ws.send(this.#incoming.ack(this.#receipts[0]?.seq ?? 0));
   }
 
   // The end
@@ -719,28 +794,61 @@ class ReliableConnection extends Connection {
     checkClose(code, reason);
     if (!this._error && !this.#closing) {
       this.#closing = [code, reason];
+      this.#expectEnd();
       this.#advance();
-      const timer = setTimeout(() => {
-        if (this.#ws) hangUp(this.#ws, code, reason);
-        if (this.#saidBye && this.#acked === this.#tx) this.#end(new ConnectionClosed(code, reason));
-        else this.#lose("the server did not answer before it was closed");
-      }, TIMEOUT);
-      await this.closed;
-      clearTimeout(timer);
     }
     await this.closed;
   }
 
+  #endsInOrder(bye, taken) {
+    this.#acknowledged(taken, 0);
+    this.#peerBye = bye;
+    this.#refuse(new DeliveryUnknown(this.#outgoing.unacknowledged()), new ConnectionClosed(...bye));
+  }
+
+  /** Whether it is time for BYE: all was sent and the application closes, or the peer closes and all was taken. */
+  get #mayEnd() {
+    if (this.#peerBye) return this.#closing !== null || !this._unread;
+    return this.#closing !== null && !this.#senders.length && this.#outgoing.isWritten;
+  }
+
+  #sayBye() {
+    this.#tell();
+    this.#saidBye = true;
+    this.#ws.send(writeFrame(BYE, ...(this.#peerBye ?? this.#closing), this.#incoming.taken));
+    if (!this.#closing) this.#expectEnd(); // the peer closes
+  }
+
+  #expectEnd() {
+    const timer = setTimeout(() => {
+      if (this.#ws) hangUp(this.#ws, ...(this.#closing ?? [1000]));
+      this.#isDone ? this.#endInOrder() : this.#lose("the server did not answer before it was closed");
+    }, TIMEOUT);
+    this.closed.then(() => clearTimeout(timer));
+  }
+
+  get #isDone() {
+    return this.#peerBye !== null || (this.#saidBye && this.#outgoing.isTaken);
+  }
+
+  #endInOrder() {
+    this.#end(new ConnectionClosed(...(this.#peerBye ?? this.#closing)));
+  }
+
   #lose(why, code, reason) {
-    this.#end(new SessionLost(why, this.#unacknowledged(), code, reason));
+    this.#end(new SessionLost(why, this.#outgoing.unacknowledged(), code, reason));
   }
 
   #end(error) {
     if (this._error) return;
     this.#ws = null;
-    clearTimeout(this.#timer);
+    clearTimeout(this.#ackTimer);
     this._end(error);
     this.#refuse(this.#unknown(), error);
+  }
+
+  #unknown() {
+    return this._error instanceof SessionLost ? this._error : new DeliveryUnknown(this.#outgoing.unacknowledged());
   }
 
   /** Nothing more will be delivered. */
@@ -748,4 +856,57 @@ class ReliableConnection extends Connection {
     for (const receipt of this.#receipts.splice(0)) receipt.reject(unknown);
     for (const sender of this.#senders.splice(0)) sender.reject(closed);
   }
+}
+
+/**
+ * The default of `reconnectDelays`: exponential, and jittered, so that many clients do not come back at the same moment.
+ * @returns {Generator<number>} milliseconds, for ever
+ */
+export function* backoff({ initial = 5000, minimum = 3100, maximum = 90_000, factor = 1.618, random = Math.random } = {}) {
+  yield random() * initial;
+  for (let step = minimum; ; step = Math.min(step * factor, maximum)) yield step * (0.5 + random() / 2);
+}
+
+/**
+ * Open a connection. Where the server does not speak the envelope it is plain: see `Connection.reliable`.
+ *
+ * @param {string|URL} url
+ * @param {object} [options]
+ * @param {string|string[]} [options.protocols] the application's subprotocols
+ * @param {boolean} [options.reliable] true: reject with `EnvelopeRefused` rather than be plain; false: be plain
+ * @param {Function} [options.WebSocket] the class to use, where there is no global one
+ * @param {Function} [options.onresume] a listener of the event `resume`
+ * @param {"raise"|"resend"} [options.onsessionlost] what happens when the server has forgotten the session: an end with
+ *   `SessionLost`, or what was not acknowledged is sent again on a new one (at least once then, not exactly once)
+ * @param {number[]|function(): Iterable<number>} [options.reconnectDelays] milliseconds between attempts; the last serves
+ *   for ever
+ * @returns {Promise<Connection>} rejects with `ConnectionClosed` where the server cannot be reached
+ */
+export async function connect(url, options = {}) {
+  const { protocols = [], reliable, WebSocket = globalThis.WebSocket, onresume, onsessionlost = "raise" } = options;
+  const { reconnectDelays = backoff } = options;
+  if (!WebSocket) throw new TypeError("no global WebSocket here, as Node has from version 22 on: give one as an option");
+  if (!["raise", "resend"].includes(onsessionlost)) throw new TypeError(`onsessionlost: "raise" or "resend"`);
+  const inner = [protocols].flat();
+  const offer = inner.length ? [...inner.map((name) => `${NAME}+${name}`), ...inner] : [NAME];
+  const delays = () => (typeof reconnectDelays === "function" ? reconnectDelays() : reconnectDelays)[Symbol.iterator]();
+  const how = { url, offer, WebSocket, onsessionlost, delays };
+  const plain = (ws, done) => done(new PlainConnection(ws));
+  let connection;
+  if (reliable !== false) {
+    try {
+      connection = await dial(how, offer, TIMEOUT, (ws, done, failed) =>
+        speaks(ws) ? new ReliableConnection(how, ws, done, failed) : plain(ws, done),
+      );
+    } catch (error) {
+      if (error instanceof ConnectionClosed && error.code >= 4900) throw error; // it speaks it
+    }
+  }
+  connection ??= await dial(how, inner, TIMEOUT, plain); // browsers fail where a server selects none of what is offered
+  if (reliable && !connection.reliable) {
+    connection.close();
+    throw new EnvelopeRefused();
+  }
+  if (onresume) connection.addEventListener("resume", onresume);
+  return connection;
 }

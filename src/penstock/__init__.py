@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         ConnectionDenied,
         ConnectionFailed,
         DeliveryFailed,
+        DeliveryUnknown,
+        EnvelopeRefused,
         LeaseReturned,
         MessageDropped,
         MessageTypeError,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         PoolClosed,
         PoolExhausted,
         SerializationError,
+        SessionLost,
         WrongLoop,
     )
     from penstock.message import Message, MessageType, Priority
@@ -42,7 +45,9 @@ if TYPE_CHECKING:
     from penstock.pool.lease import PooledConnection
     from penstock.pool.pool import ConnectionPool
     from penstock.pool.stats import PoolStats
+    from penstock.server.asgi import PenstockASGI
     from penstock.server.serve import Server, ServerConnection, serve, unix_serve
+    from penstock.server.sessions import SessionConfig
     from penstock.wire.compression import Codec
 
 _HOMES = {
@@ -59,6 +64,8 @@ _HOMES = {
     "ConnectionPool": "penstock.pool.pool",
     "ConnectionPoolConfig": "penstock.pool.config",
     "DeliveryFailed": "penstock.errors",
+    "DeliveryUnknown": "penstock.errors",
+    "EnvelopeRefused": "penstock.errors",
     "HealthChecker": "penstock.pool.health",
     "LeaseReturned": "penstock.errors",
     "Message": "penstock.message",
@@ -66,6 +73,7 @@ _HOMES = {
     "MessageDropped": "penstock.errors",
     "MessageType": "penstock.message",
     "MessageTypeError": "penstock.errors",
+    "PenstockASGI": "penstock.server.asgi",
     "PerformanceError": "penstock.errors",
     "PoolClosed": "penstock.errors",
     "PoolExhausted": "penstock.errors",
@@ -76,6 +84,8 @@ _HOMES = {
     "SerializationError": "penstock.errors",
     "Server": "penstock.server.serve",
     "ServerConnection": "penstock.server.serve",
+    "SessionConfig": "penstock.server.sessions",
+    "SessionLost": "penstock.errors",
     "WrongLoop": "penstock.errors",
     "accelerate": "penstock.connection.accelerate",
     "broadcast": "penstock.connection.broadcast",
@@ -99,6 +109,8 @@ __all__ = [
     "ConnectionPool",
     "ConnectionPoolConfig",
     "DeliveryFailed",
+    "DeliveryUnknown",
+    "EnvelopeRefused",
     "HealthChecker",
     "LeaseReturned",
     "Message",
@@ -106,6 +118,7 @@ __all__ = [
     "MessageDropped",
     "MessageType",
     "MessageTypeError",
+    "PenstockASGI",
     "PerformanceError",
     "PoolClosed",
     "PoolExhausted",
@@ -116,6 +129,8 @@ __all__ = [
     "SerializationError",
     "Server",
     "ServerConnection",
+    "SessionConfig",
+    "SessionLost",
     "WrongLoop",
     "__version__",
     "accelerate",

@@ -20,7 +20,7 @@ PROGRAMS = [
     for page in PAGES
     for number, program in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
 ]
-SERVER = next(param for param in PROGRAMS if "serve(" in str(param.values[0])).values[0]
+SERVER = next(param for param in PROGRAMS if "serve_forever" in str(param.values[0])).values[0]
 
 
 def start(program: object, port: int) -> subprocess.Popen[str]:
@@ -65,7 +65,7 @@ def test_a_client_program_does_its_work(program: str, port: int) -> None:
     assert (process.returncode, errors) == (0, "")
 
 
-@pytest.mark.parametrize("program", [param for param in PROGRAMS if "serve(" in str(param.values[0])])
+@pytest.mark.parametrize("program", [param for param in PROGRAMS if "serve_forever" in str(param.values[0])])
 def test_a_server_program_listens_until_it_is_interrupted(program: str, port: int) -> None:
     with start(program, port) as process:
         wait_for(port)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -79,9 +80,8 @@ def peak(how: Callable[[bytes], object], data: bytes) -> int:
     """Bytes that reading takes at most."""
     tracemalloc.start()
     try:
-        how(data)
-    except BadFrame:
-        pass
+        with suppress(BadFrame):
+            how(data)
     finally:
         taken = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -256,8 +256,10 @@ def test_messages_may_be_encoded_longer_than_they_need_to_be() -> None:
 @pytest.mark.parametrize("others", [[], [b"\xa1a"], [b"\xc4\1a"], [b"\xa1a", b"\xc4\1a"]])
 @pytest.mark.parametrize(
     "item",
-    [b"\x01", b"\xc0", b"\xc2", b"\x90", b"\x91\xa0", b"\x80", b"\xca" + bytes(4), struct.pack(">Bd", 0xCB, 1)]
-    + [b"\xd4\1\0", b"\xd6\xff\0\0\0\0", b"\xd8\1" + bytes(16), b"\xc7\0\1"],
+    [
+        *(b"\x01", b"\xc0", b"\xc2", b"\x90", b"\x91\xa0", b"\x80", b"\xca" + bytes(4), struct.pack(">Bd", 0xCB, 1)),
+        *(b"\xd4\1\0", b"\xd6\xff\0\0\0\0", b"\xd8\1" + bytes(16), b"\xc7\0\1"),  # extensions
+    ],
 )
 def test_a_message_is_text_or_binary_and_nothing_else(item: bytes, others: list[bytes]) -> None:
     for at in range(len(others) + 1):
@@ -338,12 +340,8 @@ def test_what_is_nested_in_messages_is_not_made() -> None:
 @pytest.mark.parametrize("depth", [10, 500, 2_000, 100_000])
 def test_deep_nesting_breaks_nothing(head: bytes, depth: int) -> None:
     for bracket in (b"\x91", b"\x81\0"):
-        try:
-            frame = read(head + bracket * depth + b"\x90")
-        except BadFrame as exc:
-            assert exc.code == BAD_FRAME
-        else:
-            assert isinstance(frame, Data | Ack | Unknown)
+        with suppress(BadFrame):
+            assert isinstance(read(head + bracket * depth + b"\x90"), Data | Ack | Unknown)
     assert code_of(head + b"\x91" * depth) == BAD_FRAME
 
 

@@ -18,13 +18,16 @@ from penstock.batch.policy import BatchConfig
 from penstock.connection.connection import Connection
 from penstock.connection.reliable import ReliableConnection
 from penstock.connection.resume import ClientSession, OnSessionLost, Resumption, codecs_of, speaks
+from penstock.connection.session import SessionTransport
 from penstock.errors import EnvelopeRefused
 from penstock.transport.base import (
     ClientOptions,
     Headers,
     HeadersLike,
+    InvalidHandshake,
     InvalidStatus,
     SecurityError,
+    State,
     Transport,
     WebSocketURI,
     is_transient,
@@ -32,7 +35,7 @@ from penstock.transport.base import (
     validate_subprotocols,
     without_credentials,
 )
-from penstock.wire.envelope import HEADER, VERSION
+from penstock.wire.envelope import HEADER, VERSION, BadFrame
 from penstock.wire.session import LEAST_FRAME, Limits, limits_within
 
 MAX_REDIRECTS = 10
@@ -192,9 +195,8 @@ class connect:  # noqa: N801 - a name of the websockets library
     async def _open_once(self) -> Connection:
         inner = await self._follow(None if self._limits is None else VERSION)
         if self._limits is not None and speaks(inner.response):
-            session = ClientSession(self._resumption(self._limits))
             connection: Connection = ReliableConnection(
-                await session.begin(inner), self._batch, optimize=self._optimize
+                await self._begin(inner, self._limits), self._batch, optimize=self._optimize
             )
         elif self._reliable:
             inner.abort()
@@ -202,15 +204,27 @@ class connect:  # noqa: N801 - a name of the websockets library
         else:
             connection = Connection(inner, self._batch, optimize=self._optimize)
         connection.outbox.send_timeout = self._send_timeout
+        if connection.state is not State.OPEN:  # the peer was quick
+            connection.outbox.closing()
         return connection
+
+    async def _begin(self, inner: Transport, limits: Limits) -> SessionTransport:
+        try:
+            return await ClientSession(self._resumption(limits)).begin(inner)
+        except BadFrame as exc:
+            raise InvalidHandshake(f"the server does not speak the envelope as it says: {exc}") from exc
+
+    async def _open_again(self, offer: str) -> Transport:
+        async with asyncio.timeout(self._options.open_timeout):
+            return await self._follow(offer)
 
     def _resumption(self, limits: Limits) -> Resumption:
         return Resumption(
-            open=self._follow,
+            open=self._open_again,
             delays=self._reconnect_delays,
             limits=limits,
             codecs=codecs_of(self._options.compression),
-            enabled=self._resume,
+            enabled=self._resume and self._options.network.get("sock") is None,  # which serves once
             on_resume=self._on_resume,
             on_session_lost=self._on_session_lost,
             logger=self._log,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from penstock.connection.farewell import Farewell
 from penstock.transport.base import ConnectionClosed, Request, Response, State, Subprotocol, Transport
 from penstock.transport.inbox import Inbox
 from penstock.transport.receiver import Receiver
-from penstock.wire.envelope import SUBPROTOCOL, Bye
+from penstock.wire.envelope import SUBPROTOCOL
 
 
 class OverSockets(Receiver):
@@ -20,7 +21,7 @@ class OverSockets(Receiver):
         self._latest = inner
         self._state = State.OPEN
         self._exc: ConnectionClosed | None = None
-        self._peer_bye: Bye | None = None
+        self._farewell = Farewell()
 
     @property
     def state(self) -> State:
@@ -36,10 +37,7 @@ class OverSockets(Receiver):
 
     @property
     def subprotocol(self) -> Subprotocol | None:
-        name = self._latest.subprotocol
-        if name is None or not name.startswith(SUBPROTOCOL):
-            return name
-        return Subprotocol(name.removeprefix(SUBPROTOCOL).removeprefix("+")) or None
+        return inner_subprotocol(self._latest.subprotocol)
 
     @property
     def latency(self) -> float:
@@ -59,15 +57,21 @@ class OverSockets(Receiver):
 
     @property
     def close_code(self) -> int | None:
-        return self._latest.close_code if self._state is State.CLOSED else None
+        if self._state is not State.CLOSED:
+            return None
+        rcvd = None if self._exc is None else self._exc.rcvd
+        return self._latest.close_code if rcvd is None else int(rcvd.code)
 
     @property
     def close_reason(self) -> str | None:
-        return self._latest.close_reason if self._state is State.CLOSED else None
+        if self._state is not State.CLOSED:
+            return None
+        rcvd = None if self._exc is None else self._exc.rcvd
+        return self._latest.close_reason if rcvd is None else rcvd.reason
 
     @property
     def close_received(self) -> int | None:
-        return None if self._peer_bye is None else self._peer_bye.code
+        return None if self._farewell.theirs is None else int(self._farewell.theirs.code)
 
     @property
     def close_exc(self) -> ConnectionClosed:
@@ -75,3 +79,10 @@ class OverSockets(Receiver):
 
     def reject(self, status: int, text: str) -> Response:
         return self._latest.reject(status, text)
+
+
+def inner_subprotocol(name: Subprotocol | None) -> Subprotocol | None:
+    """The application's subprotocol, without the envelope that is offered by the same name."""
+    if name is None or not (name == SUBPROTOCOL or name.startswith(SUBPROTOCOL + "+")):
+        return name
+    return Subprotocol(name.removeprefix(SUBPROTOCOL).removeprefix("+")) or None

@@ -13,6 +13,7 @@ class Receipts:
     def __init__(self, loop: AbstractEventLoop) -> None:
         self._loop = loop
         self._expected: deque[tuple[int, Future[None]]] = deque()
+        self._asked = 0  # the number that the peer was last asked for
 
     def expect(self, seq: int) -> Future[None]:
         """What to await until frame ``seq`` was taken; numbers come in ascending order."""
@@ -21,7 +22,16 @@ class Receipts:
         return receipt
 
     def wanted(self) -> int:
-        """The first number that somebody waits for; 0 if nobody does."""
+        """The first number that somebody waits for, which the peer is asked for now; 0 if nobody does."""
+        self._asked = self._first()
+        return self._asked
+
+    @property
+    def has_news(self) -> bool:
+        """Whether somebody waits for a number that the peer was not asked for."""
+        return self._first() > self._asked
+
+    def _first(self) -> int:
         while self._expected and self._expected[0][1].done():
             self._expected.popleft()
         return self._expected[0][0] if self._expected else 0
@@ -29,6 +39,7 @@ class Receipts:
     def move(self, seq: int) -> None:
         """What all wait for has been numbered anew, up to ``seq``."""
         self._expected = deque((seq, receipt) for _, receipt in self._expected)
+        self._asked = 0
 
     def resolve(self, acked: int) -> None:
         """All frames up to ``acked`` were taken."""

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from penstock.connection.session import WHOLE, SessionTransport
+from penstock.connection.numbering import WHOLE
+from penstock.connection.session import SessionTransport
 from penstock.transport.base import CloseCode, ConnectionClosed, LoggerLike, Response, Transport, is_transient
 from penstock.wire.compression import AVAILABLE, Codec
 from penstock.wire.envelope import (
@@ -22,6 +23,7 @@ from penstock.wire.envelope import (
     Bye,
     Hello,
     Welcome,
+    is_node,
     read,
     write,
 )
@@ -79,13 +81,13 @@ class ClientSession:
             if welcome.status != NEW:
                 raise BadFrame(BAD_FRAME, f"a new session was asked for, and status {welcome.status} answered")
             session = Session(self._how.limits, limits_of(welcome), _codec_of(welcome))
+            self._remember(welcome)
         except BadFrame as exc:
             inner.fail(exc.code, exc.reason)
             raise
         except BaseException:
             inner.abort()
             raise
-        self._remember(welcome)
         transport = SessionTransport(
             session, inner, on_detached=self._detached if self._how.enabled else None, on_ended=self._ended
         )
@@ -112,6 +114,8 @@ class ClientSession:
         return frame
 
     def _remember(self, welcome: Welcome) -> None:
+        if not is_node(welcome.node):
+            raise BadFrame(BAD_FRAME, "a node that no header can carry")
         self._sid, self._node, self._ttl = welcome.sid, welcome.node, welcome.ttl / 1000
 
     # After a break
@@ -119,64 +123,72 @@ class ClientSession:
     def _detached(self, transport: SessionTransport) -> None:
         self._reconnecting = transport.loop.create_task(self._reconnect(transport))
 
-    def _ended(self, transport: SessionTransport) -> None:
+    def _ended(self) -> None:
         if self._reconnecting is not None and self._reconnecting is not asyncio.current_task():
             self._reconnecting.cancel()
 
     async def _reconnect(self, transport: SessionTransport) -> None:
         """Try until there is a socket, the session is lost, or its time is over."""
-        how, delays = self._how, self._how.delays()
+        delays = self._how.delays()
         failure: Exception | None = None
         try:
             async with asyncio.timeout(self._ttl):
                 while True:
                     try:
-                        inner = await how.open(f"{VERSION}; node={self._node}")
-                        if not speaks(inner.response):
-                            inner.abort()
-                            raise BadFrame(BAD_FRAME, "it does not speak the envelope any more")
-                        await self._go_on(transport, inner)
+                        await self._try(transport)
                         return
                     except Exception as exc:  # noqa: BLE001 - whatever it is, the session's user is told
                         failure = exc
                     if not _is_worth_another_try(failure):
                         transport.give_up(f"the server refused to go on: {failure}", failure)
                         return
-                    delay = next(delays)
+                    delay = next(delays, None)
+                    if delay is None:
+                        transport.give_up(f"the server could not be reached, and no delay is left: {failure}", failure)
+                        return
                     reason = traceback.format_exception_only(failure)[0].strip()
-                    how.logger.info("resuming failed; trying again in %.1f seconds: %s", delay, reason)
+                    self._how.logger.info("resuming failed; trying again in %.1f seconds: %s", delay, reason)
                     await asyncio.sleep(delay)
         except TimeoutError:
             transport.give_up(f"the server could not be reached within {self._ttl} s", failure)
 
-    async def _go_on(self, transport: SessionTransport, inner: Transport) -> None:
+    async def _try(self, transport: SessionTransport) -> None:
+        inner = await self._how.open(f"{VERSION}; node={self._node}" if self._node else VERSION)
         try:
-            welcome = await self._greet(inner, transport.session)
-            if welcome.status == RESUMED and welcome.sid == self._sid and transport.session.may_resume(welcome):
-                transport.session.resume(welcome)
-                transport.attach(inner)
-            elif welcome.status == ENDED:
-                transport.end_in_order()
-                await inner.close()
-                return
-            elif self._how.on_session_lost == "resend" and welcome.status != RESUMED:
-                self._begin_again(transport, inner, welcome)
-            else:
-                await _decline(inner)
-                transport.give_up("the server has forgotten it")
-                return
+            if not speaks(inner.response):
+                raise BadFrame(BAD_FRAME, "it does not speak the envelope any more")
+            is_back = await self._go_on(transport, inner)
         except BaseException:
-            if not transport.is_attached:
-                inner.abort()
+            inner.abort()
             raise
-        if self._how.on_resume is not None:
-            self._how.on_resume()
+        if is_back and self._how.on_resume is not None:
+            try:
+                self._how.on_resume()
+            except Exception:
+                self._how.logger.exception("on_resume failed")
 
-    def _begin_again(self, transport: SessionTransport, inner: Transport, welcome: Welcome) -> None:
-        """Send what may have been lost on the new session that the server offers."""
-        self._remember(welcome)
-        transport.begin_again(limits_of(welcome), _codec_of(welcome))
-        transport.attach(inner)
+    async def _go_on(self, transport: SessionTransport, inner: Transport) -> bool:
+        """Greet the server; whether the session goes on."""
+        welcome = await self._greet(inner, transport.session)
+        if welcome.status == RESUMED and welcome.sid == self._sid and transport.session.may_resume(welcome):
+            transport.session.resume(welcome)
+            transport.attach(inner)
+            return True
+        if welcome.status == ENDED:
+            transport.end_in_order()
+            await inner.close()
+            return False
+        if (
+            self._how.on_session_lost == "resend"
+            and welcome.status != RESUMED
+            and transport.begin_again(limits_of(welcome), _codec_of(welcome))
+        ):
+            self._remember(welcome)
+            transport.attach(inner)
+            return True
+        await _decline(inner)
+        transport.give_up("the server has forgotten it")
+        return False
 
 
 def speaks(response: Response | None) -> bool:
@@ -195,9 +207,14 @@ def _codec_of(welcome: Welcome) -> Codec | None:
 
 
 def _is_worth_another_try(exc: Exception) -> bool:
-    if isinstance(exc, BadFrame):
+    if isinstance(exc, BadFrame) or (isinstance(exc, ConnectionClosed) and _is_for_good(exc)):
         return False
     return isinstance(exc, ConnectionClosed | TimeoutError) or is_transient(exc) is None
+
+
+def _is_for_good(exc: ConnectionClosed) -> bool:
+    """The server has closed because it did not understand HELLO, or did not like it."""
+    return exc.rcvd is not None and 4900 <= exc.rcvd.code < 5000
 
 
 def codecs_of(compression: str | None) -> Codec:

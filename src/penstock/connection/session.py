@@ -7,15 +7,12 @@ knows whether there is a socket at present (attached) or not (detached). Whoever
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from penstock.connection.latest import OverSockets
-from penstock.connection.receipts import Receipts
-from penstock.connection.taking import Taking
-from penstock.errors import DeliveryUnknown, SessionLost
-from penstock.transport.base import Close, CloseCode, ConnectionClosedOK, Encode, State, Transport
+from penstock.connection.ending import Ending
+from penstock.connection.numbering import WHOLE, SessionFrames
+from penstock.transport.base import Encode, State, Transport
 from penstock.transport.endpoint import Unowned
 from penstock.transport.inbox import Item
 from penstock.transport.inbox import Part as Fragment
@@ -33,48 +30,17 @@ from penstock.wire.envelope import (
     Part,
     Welcome,
     read,
-    write,
 )
-from penstock.wire.frames import BINARY, CONTINUATION, FIN, TEXT
 from penstock.wire.session import Limits, Session
 
-WHOLE = FIN | BINARY
-"""The first byte of a message that is not sent in fragments; whether it is text, its type tells."""
+GRACE = 1.0
+"""Seconds that a socket, on which a session does not end, may take to close."""
 
 _RESUMABLE = frozenset((1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014))
 """Close codes after which a session goes on, unless BYE was said; any other ends it."""
-_ENDING = frozenset((1002, 1003, 1007, 1009, *range(4900, 5000)))
-"""Close codes that end a session by themselves, without BYE."""
 
 
-class SessionFrames:
-    """Numbers messages, and builds the WebSocket frames of those that may be written now.
-
-    See `penstock.wire.frames`; payloads are ``str`` or ``bytes`` where ``first`` is `WHOLE`, pieces of bytes elsewhere.
-    """
-
-    masked = True
-    """What was built for one connection does not serve another."""
-
-    def __init__(self, transport: SessionTransport) -> None:
-        self._transport = transport
-        self._text = False
-
-    def one(self, first: int, payload: Any) -> bytes:
-        transport = self._transport
-        if first == WHOLE:
-            return transport.take_one(payload)
-        if first & 0x0F != CONTINUATION:
-            self._text = first & 0x0F == TEXT
-        transport.session.outgoing.add_part(payload, text=self._text, last=bool(first & FIN))
-        return transport.take_due()
-
-    def many(self, first: int, payloads: Sequence[Any]) -> bytes:
-        self._transport.session.outgoing.add(payloads)  # type: ignore[arg-type]
-        return self._transport.take_due()
-
-
-class SessionTransport(OverSockets):
+class SessionTransport(Ending):
     """A `penstock.transport.base.Transport` over sockets that come and go.
 
     Args:
@@ -89,42 +55,30 @@ class SessionTransport(OverSockets):
         inner: Transport,
         *,
         on_detached: Callable[[SessionTransport], None] | None,
-        on_ended: Callable[[SessionTransport], None] = lambda _: None,
+        on_ended: Callable[[], None] = lambda: None,
     ) -> None:
-        self._taking = Taking(inner.loop, self._acknowledge, self._all_taken)
-        super().__init__(self._taking.inbox, inner)
-        self._carry(session)
+        super().__init__(session, inner, on_ended)
         self.frames: Any = SessionFrames(self)
         self.encode: Encode | None = None
-        self.blocked = False
-        self.owner: Any = Unowned()
-        self._attached: Transport | None = None
-        self._on_detached, self._on_ended = on_detached, on_ended
-        self._cause: BaseException | None = None
-        self._lost: asyncio.Future[None] = self.loop.create_future()
-        self._changed = asyncio.Event()
-        """There is a socket, or there will be none any more."""
-        self._receipts = Receipts(self.loop)
+        self.on_lost_socket: Callable[[], None] | None = None
+        """Told when there is no socket any more, though the session may go on."""
+        self._on_detached = on_detached
         self._fragments: list[bytes] = []
-        self._bye: Bye | None = None
-        self._settled = asyncio.Event()
-        """Nothing more is to be waited for before the socket is closed."""
-        self._failed: str | None = None
-        """Why this end gave the session up."""
-        self._closer: asyncio.Task[None] | None = None
 
-    def _carry(self, session: Session) -> None:
-        self.session = session
-        self._taking.incoming = session.incoming
+    def begin_again(self, theirs: Limits, codec: Codec | None) -> bool:
+        """Go on with a new session, since the peer has forgotten the old one: all that may be lost is sent again.
 
-    def begin_again(self, theirs: Limits, codec: Codec | None) -> None:
-        """Go on with a new session, since the peer has forgotten the old one: all that may be lost is sent again."""
+        False if that cannot be, because a message is being sent in fragments.
+        """
         old = self.session
+        if self.owner.fragmenting:
+            return False
         self._carry(Session(old.incoming.ours, theirs, codec, unread=len(self.inbox.items)))
         messages = old.outgoing.unacknowledged()
         if messages:
             self.session.outgoing.add(messages)
         self._receipts.move(self.session.outgoing.tx)
+        return True
 
     # Sockets
 
@@ -140,41 +94,30 @@ class SessionTransport(OverSockets):
 
     def attach(self, inner: Transport) -> None:
         """Write to ``inner`` and read from it, beginning with what has to be written again."""
-        self._latest = self._attached = inner
+        self._latest = inner
         inner.owner = self
         self._fragments = []
-        self._changed.set()
-        self._taking.tell()
-        if self._bye is not None:
-            self.write(self.take_due())
-            self._send(self._bye)
-        else:
+        if inner.state is State.OPEN:
+            self._attached = inner
+            self._taking.resume()
             self._write_due()
+        else:
+            self.closing()
         inner.divert(self._receive)
+        if inner.state is State.CLOSED:  # it broke before anybody was told
+            self.closed()
 
     def detach(self) -> None:
         """Another socket takes over: close this one, and listen to it no more."""
         inner = self._attached
-        self.closing()
+        if inner is None and self._latest.state is not State.CLOSED:
+            inner = self._latest
+        self._let_go()
+        self._stop_timer()
         if inner is not None:
             inner.owner = Unowned()
-            inner.divert(lambda _: None)
+            inner.divert(_ignore)
             inner.fail(TAKEN_OVER, "taken over by another socket")
-
-    def end_in_order(self) -> None:
-        """The peer has ended the session while there was no socket."""
-        closed = Close(CloseCode.NORMAL_CLOSURE, "")
-        self._exc = ConnectionClosedOK(closed, closed, True)
-        self._end(None)
-
-    def give_up(self, reason: str, cause: BaseException | None = None) -> None:
-        """The session does not go on: it ends, and tells what may be lost."""
-        self._end(reason, cause)
-
-    def _send(self, frame: Ack | Bye) -> None:
-        inner = self._attached
-        if inner is not None:
-            inner.write(inner.frames.one(WHOLE, write(frame)))
 
     def take_one(self, message: Any) -> bytes:
         """Number a lone message; its frame, if that may be written now, and any before it."""
@@ -192,7 +135,7 @@ class SessionTransport(OverSockets):
     def take_due(self) -> bytes:
         """The frames that may be written now, which the caller does."""
         inner, outgoing = self._attached, self.session.outgoing
-        if inner is None:
+        if inner is None or self._farewell.theirs is not None:
             return b""
         due = outgoing.due()
         self.blocked = inner.blocked or outgoing.is_held_up
@@ -210,6 +153,8 @@ class SessionTransport(OverSockets):
     def _write_due(self) -> None:
         was_blocked = self.blocked
         self.write(self.take_due())
+        self._say_bye()
+        self._progress.fire()
         if was_blocked and not self.blocked:
             self.owner.writable()
 
@@ -222,21 +167,36 @@ class SessionTransport(OverSockets):
         self.owner.control()
 
     def closing(self) -> None:
+        was_attached = self._attached is not None
+        self._let_go()
+        if was_attached and self._state is State.OPEN:
+            self._close_by(GRACE)
+            if self.on_lost_socket is not None:
+                self.on_lost_socket()
+
+    def _let_go(self) -> None:
+        """There is no socket: messages gather, and then senders wait, until there is another."""
         self._attached = None
-        self._changed.clear()
-        self.blocked = True  # messages gather, and then senders wait, until there is another
+        self._farewell.is_sent = False
+        self.blocked = True
 
     def closed(self) -> None:
         self.closing()
+        self._stop_timer()
+        self._latest.divert(_ignore)
         if self._state is State.CLOSED:
             return
-        is_done = self._peer_bye is not None or (self._bye is not None and self._settled.is_set())
-        if is_done and self._failed is None:
+        if self._failed is None and self._farewell.is_said:
             self._end(None)
-        elif self._failed is not None or self._on_detached is None or self._latest.close_code not in _RESUMABLE:
+        elif self._failed is not None or self._on_detached is None or not self._is_only_a_break():
             self._end(self._failed or "the connection broke", self._cause)
         else:
             self._on_detached(self)
+
+    def _is_only_a_break(self) -> bool:
+        """Whether the socket closed for a reason that does not end the session, whoever gave it."""
+        exc = self._latest.close_exc
+        return all(close is None or close.code in _RESUMABLE for close in (exc.rcvd, exc.sent))
 
     # Frames in
 
@@ -277,35 +237,12 @@ class SessionTransport(OverSockets):
                 raise BadFrame(BAD_FRAME, "a second handshake")
 
     def _were_taken(self) -> None:
-        outgoing = self.session.outgoing
-        self._receipts.resolve(outgoing.acked)
-        if self._bye is not None and outgoing.acked >= outgoing.tx:
-            self._settled.set()
-        elif self.blocked:
+        self._receipts.resolve(self.session.outgoing.acked)
+        if self.blocked:
             self._write_due()
-
-    def _acknowledge(self) -> None:
-        if self._attached is not None:
-            self._send(self.session.incoming.ack(self._receipts.wanted()))
-
-    async def delivered(self) -> None:
-        """Wait until the peer's application has taken every message that is numbered.
-
-        Raises:
-            ConnectionClosed: the session ended before; `SessionLost` or `DeliveryUnknown`.
-        """
-        outgoing = self.session.outgoing
-        if outgoing.acked < outgoing.tx:
-            if self._state is State.CLOSED:
-                raise self._unknown()
-            receipt = self._receipts.expect(outgoing.tx)
-            self._taking.tell()
-            await receipt
-
-    def _unknown(self) -> Exception:
-        if isinstance(self._exc, SessionLost):
-            return self._exc
-        return DeliveryUnknown(self.session.outgoing.unacknowledged())
+        self._settle()
+        if self._receipts.has_news:
+            self._acknowledge()
 
     # The interface of websockets
 
@@ -315,8 +252,14 @@ class SessionTransport(OverSockets):
         return dropped
 
     async def drained(self) -> None:
-        if self._attached is not None:
-            await self._attached.drained()
+        while self._state is not State.CLOSED:
+            inner = self._attached
+            if inner is None or not self.session.outgoing.is_written:
+                await self._progress.wait()
+            else:
+                await inner.drained()
+                if inner is self._attached:
+                    return
 
     async def ping(self, data: Any = None) -> Awaitable[float]:
         return await (await self._socket()).ping(data)
@@ -328,119 +271,9 @@ class SessionTransport(OverSockets):
         while self._attached is None:
             if self._state is not State.OPEN:
                 await self.raise_closed()
-            await self._changed.wait()
+            await self._progress.wait()
         return self._attached
 
-    # The end
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
-        if self._closer is None and self._state is not State.CLOSED:
-            self.owner.closing()
-            self._closer = self.loop.create_task(self._close(code, reason))
-        await self.wait_closed()
-
-    async def _close(self, code: int, reason: str) -> None:
-        self._state = State.CLOSING
-        if self._peer_bye is not None:
-            self._say_bye(self._peer_bye.code, self._peer_bye.reason)
-        elif self._bye is None:
-            self._say_bye(code, reason)
-        try:
-            async with asyncio.timeout(self.close_timeout):
-                await self._settled.wait()
-        except TimeoutError:
-            pass
-        if self._attached is not None:
-            await self._attached.close(code, reason)
-        elif self._latest.state is not State.CLOSED:
-            await self._latest.wait_closed()
-        if self._state is not State.CLOSED:
-            self._end("the peer did not come back before it was closed")
-
-    def _say_bye(self, code: int, reason: str) -> None:
-        """Send and take no more."""
-        outgoing = self.session.outgoing
-        if self._bye is None:
-            self.write(self.take_due())
-            self._taking.tell()
-            self._bye = Bye(code, reason, self.session.incoming.taken)
-            self._send(self._bye)
-        if outgoing.acked >= outgoing.tx or self._peer_bye is not None:
-            self._settled.set()
-
-    def _end_in_order(self, bye: Bye) -> None:
-        """The peer sends and takes no more."""
-        if self._peer_bye is not None:
-            return
-        if self.session.outgoing.acknowledged(bye.taken):
-            self._receipts.resolve(bye.taken)
-        self._peer_bye = bye
-        self._taking.is_ending = True
-        self._attached, attached = None, self._attached
-        self.owner.closing()  # what has gathered is numbered, and so reported; it is not written any more
-        self._attached = attached
-        self._receipts.fail(self._unknown)
-        self._settled.set()
-        if self._state is State.OPEN:
-            self._state = State.CLOSING
-        self.inbox.end()
-        if not self.inbox.items:
-            self._all_taken()
-
-    def _all_taken(self) -> None:
-        if self._peer_bye is not None and self._bye is None:
-            self._say_bye(self._peer_bye.code, self._peer_bye.reason)
-
-    def fail(self, code: int, reason: str, cause: BaseException | None = None) -> None:
-        self._fail(reason, cause)
-        inner = self._attached
-        if inner is None:
-            self._end_if_detached(reason)
-        else:
-            if code not in _ENDING:
-                self._send(Bye(code, reason, self.session.incoming.taken))
-            inner.fail(code, reason)
-
-    def abort(self, cause: BaseException | None = None) -> None:
-        self._fail("aborted", cause)
-        self._latest.abort(cause)
-        self._end_if_detached("aborted")
-
-    def _fail(self, reason: str, cause: BaseException | None) -> None:
-        self._failed = self._failed or reason
-        self._cause = self._cause or cause
-        if self._state is State.OPEN:
-            self._state = State.CLOSING
-            self.owner.closing()
-
-    def _end_if_detached(self, reason: str) -> None:
-        if self._latest.state is State.CLOSED and self._state is not State.CLOSED:
-            self._end(reason, self._cause)
-
-    def _end(self, reason: str | None, cause: BaseException | None = None) -> None:
-        """There is no more socket, and none will come; ``reason`` tells why, if that was not in order."""
-        if self._state is State.CLOSED:
-            return
-        self._attached = None
-        self.owner.closing()
-        self._state = State.CLOSED
-        if reason is not None:
-            closed = self._latest.close_exc
-            self._exc = SessionLost(reason, self.session.outgoing.unacknowledged(), closed.rcvd, closed.sent)
-            self._exc.__cause__ = cause
-        self._receipts.fail(self._unknown)
-        self._taking.stop()
-        self.blocked = False
-        self.inbox.end()
-        self._settled.set()
-        self._changed.set()
-        self._lost.set_result(None)
-        self.owner.closed()
-        self._on_ended(self)
-
-    async def wait_closed(self) -> None:
-        await asyncio.shield(self._lost)
-
-    async def raise_closed(self) -> Any:
-        await self.wait_closed()
-        raise self.close_exc
+def _ignore(_: Item) -> None:
+    """What still arrives on a socket that another has taken over from."""

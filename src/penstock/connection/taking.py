@@ -57,10 +57,17 @@ class Taking:
         """Nothing more will arrive."""
         self._loop, self._tell, self._on_empty = loop, tell, on_empty
         self._timer: TimerHandle | None = None
+        self._seen = 0  # what had been taken when the timer was last due
+        self._is_idle = False
+        """The application takes nothing: it is watched closely instead of by the timer."""
 
     def look(self) -> None:
-        """The application has taken messages."""
+        """The application has taken messages, or waits for some."""
         left = len(self.inbox.items)
+        if self._is_idle:
+            self._is_idle = False
+            self._watch()
+            self._arm()
         if self.incoming.left(left):
             self.tell()
         if self.is_ending and not left:
@@ -73,15 +80,27 @@ class Taking:
         # Whoever waits has taken all that came before, and was looked at then.
         if (not self.inbox.busy or self.incoming.must_tell) and self.incoming.left(len(self.inbox.items)):
             self.tell()
-        elif self._timer is None:
-            self._timer = self._loop.call_later(ACK_DELAY, self._late)
+        elif self._timer is None and not self._is_idle:
+            self._arm()
 
     def tell(self) -> None:
         """Tell the peer now."""
-        incoming = self.incoming
-        incoming.left(len(self.inbox.items))
-        self.inbox.watch(closely=incoming.want > incoming.taken)
+        self.incoming.left(len(self.inbox.items))
+        self._watch()
         self._tell()
+
+    def resume(self) -> None:
+        """There is somebody to be told again: tell what was taken, and what is taken from now on."""
+        self.tell()
+        if self.incoming.is_behind and not self._is_idle:
+            self._arm()
+
+    def _watch(self) -> None:
+        self.inbox.watch(closely=self._is_idle or self.incoming.want > self.incoming.taken)
+
+    def _arm(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(ACK_DELAY, self._late)
 
     def _late(self) -> None:
         self._timer = None
@@ -89,8 +108,15 @@ class Taking:
         incoming.left(len(self.inbox.items))
         if incoming.taken > incoming.told:
             self.tell()
+            if incoming.taken > incoming.told:
+                return  # there is no socket: `resume` tells
         if incoming.is_behind:
-            self._timer = self._loop.call_later(ACK_DELAY, self._late)
+            self._is_idle = incoming.taken == self._seen
+            self._seen = incoming.taken
+            if self._is_idle:
+                self._watch()
+            else:
+                self._arm()
 
     def stop(self) -> None:
         """There is nobody to be told any more."""

@@ -17,16 +17,19 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+YIELD_EVERY = 256
+"""Messages after which the event loop gets a turn: a frame may bring thousands, and none of them is waited for."""
 
-class ClientGone(ConnectionResetError):
+
+class ClientGone(ConnectionResetError):  # noqa: N818 - as the errors of penstock
     """The application sent something, and there is no client any more; an OSError, as ASGI asks for."""
 
 
 class Way(Protocol):
     """How messages go once the handshake is answered."""
 
-    async def receive(self) -> Message: ...
-    async def send(self, message: Message) -> None: ...
+    def receive(self) -> Awaitable[Message]: ...
+    def send(self, message: Message, /) -> Awaitable[None]: ...
 
 
 class Plain:
@@ -57,8 +60,12 @@ class OverSession:
 
     def __init__(self, connection: ReliableConnection) -> None:
         self._connection = connection
+        self._received = 0
 
     async def receive(self) -> Message:
+        self._received += 1
+        if self._received % YIELD_EVERY == 0:
+            await asyncio.sleep(0)
         try:
             message = await self._connection.recv()
         except ConnectionClosed as exc:
@@ -106,12 +113,15 @@ class Call:
     """
 
     def __init__(
-        self, connect: Message, accept: Callable[[Message], Awaitable[None]], refuse: Callable[[Message], Awaitable[None]]
+        self,
+        connect: Message,
+        accept: Callable[[Message], Awaitable[None]],
+        refuse: Callable[[Message], Awaitable[None]],
     ) -> None:
         self._connect: Message | None = connect
         self._accept, self._refuse = accept, refuse
         self._way: asyncio.Future[Way] = asyncio.get_running_loop().create_future()
-        self._is_answered = False
+        self._is_answered = self._is_muted = False
         self.connection: ReliableConnection | None = None
         """What carries it, if the client speaks the envelope."""
         self.is_on_its_own = False
@@ -122,20 +132,29 @@ class Call:
         if not self._way.done():
             self._way.set_result(way)
 
+    def mute(self) -> None:
+        """Drop what it still sends."""
+        self._is_muted = True
+
     async def receive(self) -> Message:
         if self._connect is not None:
             message, self._connect = self._connect, None
             return message
-        way = self._way.result() if self._way.done() else await asyncio.shield(self._way)
-        return await way.receive()
+        return await (await self._known()).receive()
 
     async def send(self, message: Message) -> None:
         if not self._is_answered:
             self._is_answered = True
-            await (self._accept if message["type"] == "websocket.accept" else self._refuse)(message)
-            return
-        way = self._way.result() if self._way.done() else await asyncio.shield(self._way)
-        await way.send(message)
+            if message["type"] == "websocket.accept":
+                await self._accept(message)
+                await self._known()  # or it might be through before the client has said what it speaks
+            else:
+                await self._refuse(message)
+        elif not self._is_muted:
+            await (await self._known()).send(message)
+
+    async def _known(self) -> Way:
+        return self._way.result() if self._way.done() else await asyncio.shield(self._way)
 
 
 def hello_in(message: Message) -> Hello | None:

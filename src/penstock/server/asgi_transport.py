@@ -1,4 +1,4 @@
-"""A socket of an ASGI server as a transport: whole messages in and out, and everything else is the server's business."""
+"""A socket of an ASGI server as a transport: whole messages in and out; all else is the server's business."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class AsgiTransport(Receiver):
                     self._wake.clear()
                     self._written.fire()
                     await self._wake.wait()
-        except Exception as exc:  # noqa: BLE001 - each server has its own; that the client is gone, `receive` tells as well
+        except Exception as exc:  # each server has its own; that the client is gone, `receive` tells as well
             self.logger.debug("cannot send to %s", self.id, exc_info=True)
             self._expect_end()
             self._cause = self._cause or exc

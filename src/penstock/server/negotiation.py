@@ -6,7 +6,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from penstock.transport.base import ConnectionClosed, NegotiationError, Request, Response, Subprotocol, Transport
+from penstock.transport.base import (
+    ConnectionClosed,
+    Data,
+    NegotiationError,
+    Request,
+    Response,
+    Subprotocol,
+    Transport,
+)
 from penstock.wire.envelope import HEADER, SUBPROTOCOL, VERSION, BadFrame, Hello, read
 
 HELLO_TIMEOUT = 2.0
@@ -56,17 +64,30 @@ def selecting(select: Select | None, subprotocols: Sequence[Subprotocol] | None)
 
 
 async def greeting(inner: Transport) -> Hello | None:
-    """The HELLO with which a client begins to speak the envelope; None from one that does not."""
+    """The HELLO with which a client begins to speak the envelope; None from one that does not.
+
+    Raises:
+        TimeoutError: it said nothing.
+    """
     try:
         async with asyncio.timeout(HELLO_TIMEOUT):
             message = await inner.recv()
-    except (TimeoutError, ConnectionClosed):
+    except TimeoutError:
+        if not inner.reader.items:
+            raise
+        message = await inner.recv()  # it came while the event loop was held up
+    except ConnectionClosed:
         return None
+    hello = hello_of(message)
+    if hello is None:
+        inner.put_back(message)
+    return hello
+
+
+def hello_of(message: Data) -> Hello | None:
+    """The HELLO in a message, if it is one."""
     try:
         frame = read(message)
     except BadFrame:
-        frame = None
-    if isinstance(frame, Hello):
-        return frame
-    inner.put_back(message)
-    return None
+        return None
+    return frame if isinstance(frame, Hello) else None

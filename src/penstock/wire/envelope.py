@@ -229,3 +229,8 @@ def pack(messages: list[Content]) -> bytes:
 def write(frame: Frame) -> bytes:
     """The bytes of a frame."""
     return encode(frame)
+
+
+def is_node(name: str) -> bool:
+    """Whether a server may be named so to a balancer, in a header."""
+    return name.isascii() and (not name or name.isprintable()) and not any(mark in name for mark in ";, ")

@@ -174,6 +174,11 @@ class Outgoing:
         return frames
 
     @property
+    def is_written(self) -> bool:
+        """Whether no frame waits to be written."""
+        return self._written == self.tx
+
+    @property
     def is_held_up(self) -> bool:
         """Whether frames wait for the window, or none more could be written or kept."""
         return (
