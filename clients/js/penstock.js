@@ -733,10 +733,10 @@ class ReliableConnection extends Connection {
   }
 
   async delivered() {
-    await this.#senders.at(-1)?.accepted;
+    if (this.#senders.length) await this.#senders.at(-1).accepted;
     this.#outgoing.cut();
     if (this.#outgoing.isTaken) return;
-    if (this._error) throw this.#unknown();
+    if (this._error || this.#peerBye) throw this.#unknown();
     const seq = this.#outgoing.tx;
     const receipt = new Promise((resolve, reject) => this.#receipts.push({ seq, resolve, reject }));
     this.#advance();

@@ -58,3 +58,21 @@ async def test_a_refusal_keeps_its_facts_and_its_cause(cause: Exception) -> None
     assert caught.value.args == cause.args
     assert caught.value.__cause__ is cause.__cause__
     assert vars(caught.value) == vars(cause)
+
+
+def test_a_deadline_that_has_passed_already_rings_with_uvloop_too() -> None:
+    async def wait() -> None:
+        loop = asyncio.get_running_loop()
+        expired: list[Caller[int]] = []
+        deadlines: Deadlines[int] = Deadlines(loop, expired.append)
+        late, later = caller(loop.time() - 1), caller(loop.time() - 0.5)
+        deadlines.add(late, 1e-9)
+        deadlines.add(later, 2e-9)
+        while len(expired) < 2:
+            await asyncio.sleep(0)
+        assert set(expired) == {late, later}
+        deadlines.stop()
+
+    uvloop = pytest.importorskip("uvloop", reason="the platform has no uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(wait(), 5))

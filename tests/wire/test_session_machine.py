@@ -417,7 +417,7 @@ class Machine(RuleBasedStateMachine):
                 self.deliver(who, 1000)
                 self.take(who, 1000)
                 self.some_time_passes(who)
-            if not any(end.socket.under_way[end] for end in self.ends if end.socket is not None):
+            if not any(end.inbox or (end.socket and end.socket.under_way[end]) for end in self.ends):
                 break
         for end in self.ends:
             assert end.received == end.peer.sent

@@ -13,8 +13,9 @@ from penstock.connection.fragments import send_fragments
 from penstock.connection.gate import LONE
 from penstock.connection.many import CHUNK
 from penstock.connection.messages import DataLike, Fragments, is_whole, refused, utf8
+from penstock.connection.numbering import WHOLE
 from penstock.connection.outbox import Outbox
-from penstock.connection.session import WHOLE, SessionTransport
+from penstock.connection.session import SessionTransport
 from penstock.errors import MessageTypeError, SerializationError
 from penstock.wire.session import REPLAY_BYTES, REPLAY_FRAMES
 
@@ -96,8 +97,24 @@ class ReliableConnection(Connection):
     def is_reliable(self) -> bool:
         return True
 
+    @property
+    def is_detached(self) -> bool:
+        return not (self._transport.is_attached or self._transport.state is State.CLOSED)
+
+    def watch(
+        self,
+        *,
+        on_end: Callable[[], None],
+        on_full: Callable[[], bool],
+        on_detached: Callable[[], None] | None = None,
+    ) -> None:
+        super().watch(on_end=on_end, on_full=on_full)
+        self._transport.on_lost_socket = on_detached
+
     async def delivered(self) -> None:
-        await self.outbox.flush()
+        self.outbox.check_loop()
+        while self.outbox.run and not self.outbox.ended:
+            await self.outbox.flush_run()
         await self._transport.delivered()
 
 

@@ -62,6 +62,7 @@ class Deadlines(Generic[C]):
         self._patience = SWEEP_LEAST
         """Callers to be added before the next."""
         self._timer: TimerHandle | None = None
+        self._rings_at = 0.0  # the handle itself does not tell with uvloop, where the time has come already
 
     def add(self, caller: Caller[C], timeout: float) -> None:
         """Mind a caller's deadline until its future is done."""
@@ -72,7 +73,7 @@ class Deadlines(Generic[C]):
         self._added += 1
         if self._added > self._patience:
             self._sweep()
-        if self._timer is None or self._timer.when() > caller.deadline:
+        if self._timer is None or self._rings_at > caller.deadline:
             self._set(caller.deadline)
 
     def stop(self) -> None:
@@ -95,6 +96,7 @@ class Deadlines(Generic[C]):
     def _set(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._rings_at = when
         self._timer = self._loop.call_at(when, self._ring)
 
     def _ring(self) -> None:

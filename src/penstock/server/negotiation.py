@@ -28,9 +28,14 @@ def offers(request: Request) -> bool:
     return any(value.split(";")[0].strip() == VERSION for value in request.headers.get_all(HEADER))
 
 
+def is_outer(subprotocol: str) -> bool:
+    """Whether a subprotocol is the envelope's, perhaps with an application's in it."""
+    return subprotocol == SUBPROTOCOL or subprotocol.startswith(SUBPROTOCOL + "+")
+
+
 def agreed(request: Request | None, response: Response | None, subprotocol: str | None) -> bool:
     """Whether the envelope was offered and accepted, by the header or, from a browser, by a subprotocol."""
-    if subprotocol is not None and subprotocol.startswith(SUBPROTOCOL):
+    if subprotocol is not None and is_outer(subprotocol):
         return True
     return request is not None and response is not None and offers(request) and HEADER in response.headers
 
@@ -39,7 +44,7 @@ def selecting(select: Select | None, subprotocols: Sequence[Subprotocol] | None)
     """Choose a subprotocol as the application would, beneath the envelope where that is offered by one."""
 
     def choose(connection: Any, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-        outer = [name for name in offered if name == SUBPROTOCOL or name.startswith(SUBPROTOCOL + "+")]
+        outer = [name for name in offered if is_outer(name)]
         if not outer:
             return plainly(connection, offered)
         inner = plainly(

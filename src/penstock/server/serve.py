@@ -7,26 +7,30 @@ import http
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Hashable
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from penstock.batch.policy import BatchConfig
 from penstock.connection.connection import Connection
+from penstock.connection.latest import inner_subprotocol
 from penstock.connection.reliable import ReliableConnection
 from penstock.connection.session import SessionTransport
-from penstock.server.negotiation import agreed, greeting, offers, selecting
+from penstock.server.negotiation import agreed, greeting, hello_of, offers, selecting
 from penstock.server.sessions import TTL, SessionConfig, Sessions
 from penstock.transport.base import (
     CloseCode,
+    ConnectionClosedOK,
+    Data,
     Request,
     Response,
     ServerOptions,
+    Subprotocol,
     Transport,
     validate_subprotocols,
 )
-from penstock.wire.envelope import HEADER, VERSION, BadFrame, Hello
+from penstock.wire.envelope import BAD_FRAME, HEADER, VERSION, BadFrame, Hello
 from penstock.wire.session import limits_within
 
 Handler = Callable[["ServerConnection"], Awaitable[None]]
@@ -44,6 +48,11 @@ class ServerConnection(Connection):
         """Set by ``websockets.basic_auth``."""
 
     @property
+    def subprotocol(self) -> Subprotocol | None:
+        """What was negotiated for the application, if anything."""
+        return inner_subprotocol(self._transport.subprotocol)
+
+    @property
     def inner(self) -> Transport:
         """What carries it now."""
         return self._transport
@@ -51,6 +60,39 @@ class ServerConnection(Connection):
     def respond(self, status: int, text: str) -> Response:
         """A plain-text HTTP response, for ``process_request`` and ``process_response`` to refuse with."""
         return self._transport.reject(status, text)
+
+
+class SilentServerConnection(ServerConnection):
+    """One whose client has offered the envelope, and then said nothing: its first message may still be HELLO.
+
+    It was told by silence that it is not understood, and would wait for an answer.
+    """
+
+    async def recv(self, decode: bool | None = None) -> Any:
+        """See `Connection.recv`."""
+        message = await super().recv(decode)
+        await self._look_at(message)
+        return message
+
+    async def recv_many(self, max: int | None = None) -> list[Data]:  # noqa: A002
+        """See `Connection.recv_many`."""
+        messages = await super().recv_many(max)
+        await self._look_at(messages[0])
+        return messages
+
+    async def __aiter__(self) -> AsyncIterator[Data]:
+        try:
+            yield await self.recv()
+            async for message in ServerConnection.__aiter__(self):
+                yield message
+        except ConnectionClosedOK:
+            return
+
+    async def _look_at(self, message: Data) -> None:
+        self.__class__ = ServerConnection  # type: ignore[assignment]
+        if isinstance(message, bytes) and hello_of(message) is not None:
+            self.fail(BAD_FRAME, "HELLO came too late")
+            await self.outbox.raise_closed()
 
 
 class ReliableServerConnection(ReliableConnection, ServerConnection):
@@ -90,6 +132,8 @@ class Server:
         self._listener: Any = None
         self._closing: asyncio.Task[None] | None = None
         self._all: set[ServerConnection] = set()
+        self._negotiating: set[ServerConnection] = set()
+        """Whose clients have offered the envelope, and not said yet whether they speak it."""
         self._handlers: set[asyncio.Task[None]] = set()
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -115,19 +159,24 @@ class Server:
         return self._closing is not None or not self.is_serving()
 
     def opened(self, connection: ServerConnection) -> asyncio.Task[None]:
-        self._all.add(connection)
-        return self._spawn(self._handle(connection))
+        if self._sessions is None or not agreed(connection.request, connection.response, connection.inner.subprotocol):
+            self._all.add(connection)
+            return self._spawn(self._run(connection))
+        self._negotiating.add(connection)
+        return self._spawn(self._negotiate(self._sessions, connection))
 
-    async def _handle(self, connection: ServerConnection) -> None:
-        if self._sessions is None or not agreed(connection.request, connection.response, connection.subprotocol):
-            await self._run(connection)
-            return
-        inner = connection.inner
-        hello = await greeting(inner)
-        if hello is None:
-            await self._run(connection)
-        else:
-            await self._open_session(self._sessions, connection, inner, hello)
+    async def _negotiate(self, sessions: Sessions, connection: ServerConnection) -> None:
+        """See whether a client speaks the envelope as it says: a relay may have kept our answer from it."""
+        try:
+            hello = await greeting(connection.inner)
+            if hello is not None:
+                await self._open_session(sessions, connection, connection.inner, hello)
+                return
+        except TimeoutError:
+            connection.__class__ = SilentServerConnection
+        finally:
+            self._negotiating.discard(connection)
+        await self._run(connection)
 
     async def _open_session(
         self, sessions: Sessions, connection: ServerConnection, inner: Transport, hello: Hello
@@ -137,6 +186,7 @@ class Server:
         def adopt(transport: SessionTransport) -> None:
             connection.__class__ = ReliableServerConnection
             connection.carry(transport, self._batch, optimize=self._optimize)
+            self._all.add(connection)
             self._spawn(self._run(connection))
 
         try:
@@ -149,11 +199,11 @@ class Server:
         except Exception:
             self.logger.exception("opening a session failed")
             inner.fail(CloseCode.INTERNAL_ERROR, "")
-        if not connection.is_reliable:
-            self._all.discard(connection)
+        self._negotiating.discard(connection)
         await inner.wait_closed()
 
     async def _run(self, connection: ServerConnection) -> None:
+        self._all.add(connection)
         try:
             async with connection:
                 await self.handler(connection)
@@ -186,7 +236,8 @@ class Server:
             if self._sessions is not None:
                 self._sessions.close()
             if close_connections:
-                closing = [asyncio.create_task(connection.close(code, reason)) for connection in self.connections]
+                open_ones = self.connections | self._negotiating
+                closing = [asyncio.create_task(connection.close(code, reason)) for connection in open_ones]
                 if closing:
                     await asyncio.wait(closing)
             while self._handlers:
@@ -333,8 +384,8 @@ def _sessions(settings: ServerOptions, config: SessionConfig | None) -> Sessions
         config = SessionConfig(ttl=max(TTL, seconds))
     elif config.ttl < seconds:
         raise ValueError(
-            f"ttl={config.ttl} s: must be at least ping_interval + ping_timeout + open_timeout={seconds} s, for an idle "
-            "client notices a silent break only after that"
+            f"ttl={config.ttl} s: must be at least ping_interval + ping_timeout + open_timeout={seconds} s, for an "
+            "idle client notices a silent break only after that"
         )
     limits = limits_within(settings.max_frame)
     return None if limits is None else Sessions(config, limits)

@@ -6,12 +6,13 @@ import asyncio
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.connection.session import WHOLE, SessionTransport
-from penstock.transport.base import Transport
+from penstock.connection.numbering import WHOLE
+from penstock.connection.session import SessionTransport
+from penstock.transport.base import CloseCode, State, Transport
 from penstock.wire.compression import AVAILABLE
 from penstock.wire.envelope import (
     ENDED,
@@ -22,6 +23,7 @@ from penstock.wire.envelope import (
     UNKNOWN,
     Hello,
     Welcome,
+    is_node,
     write,
 )
 from penstock.wire.session import Limits, Session, choose_codec, limits_of
@@ -29,6 +31,8 @@ from penstock.wire.session import Limits, Session, choose_codec, limits_of
 TTL = 90.0
 SWEEP_INTERVAL = 1.0
 """Seconds between looks at what detached sessions keep."""
+MAX_ENDED = 10_000
+"""Sessions that have ended and are still known; of more, the first are forgotten before their time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,19 +60,18 @@ class SessionConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name}={value!r}: must be a whole number of at least 0")
-        if not self.node.isascii() or not self.node.isprintable() or any(mark in self.node for mark in ";, "):
+        if not is_node(self.node):
             raise ValueError(f"node={self.node!r}: must be printable ASCII without spaces, commas and semicolons")
 
 
 class _Kept:
-    """A session that this server knows."""
+    """A session that this server keeps."""
 
     __slots__ = ("expiry", "key", "principal", "sid", "transport")
 
-    def __init__(self, key: bytes, sid: bytes, principal: Hashable) -> None:
+    def __init__(self, key: bytes, sid: bytes, principal: Any) -> None:
         self.key, self.sid, self.principal = key, sid, principal
-        self.transport: SessionTransport | None = None
-        """None once it has ended."""
+        self.transport: SessionTransport
         self.expiry: asyncio.TimerHandle | None = None
 
 
@@ -78,15 +81,16 @@ class Sessions:
     def __init__(self, config: SessionConfig, limits: Limits) -> None:
         self._config, self._limits = config, limits
         self._known: dict[bytes, _Kept] = {}
-        """By a digest of their secret; those that have ended stay for a while."""
+        """By a digest of their secret."""
         self._detached: dict[SessionTransport, _Kept] = {}
         """In the order in which their sockets broke."""
+        self._ended: dict[bytes, tuple[float, Any]] = {}
+        """Those that have ended in order, by the same: until when that is remembered, and whose they were."""
         self._sweep: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
-    def open(
-        self, inner: Transport, hello: Hello, principal: Hashable, adopt: Callable[[SessionTransport], Any]
-    ) -> None:
-        """Answer a client: go on with the session that it asks for, or begin one.
+    def open(self, inner: Transport, hello: Hello, principal: Any, adopt: Callable[[SessionTransport], Any]) -> None:
+        """Answer a client: go on with the session that it asks for, or begin one. Nothing is done for one that is gone.
 
         Args:
             adopt: called with the transport of a session that is new, before anything of it is read.
@@ -95,34 +99,32 @@ class Sessions:
             BadFrame: what it asks for makes no sense.
         """
         theirs = limits_of(hello)
-        kept = self._find(hello.sid, principal)
-        status = self._status_of(kept, hello)
-        if status == RESUMED and kept is not None and kept.transport is not None:
+        if inner.state is not State.OPEN:
+            return
+        key = _digest(hello.sid)
+        kept = self._known.get(key)
+        if kept is not None and not (hmac.compare_digest(kept.sid, hello.sid) and kept.principal == principal):
+            kept = None
+        if not hello.sid:
+            self._begin(inner, hello, theirs, principal, NEW, adopt)
+        elif kept is None:
+            if self._has_ended(key, principal, inner):
+                self._tell_end(inner, hello.sid)
+            else:
+                self._begin(inner, hello, theirs, principal, UNKNOWN, adopt)
+        elif kept.transport.may_go_on and kept.transport.session.may_resume(hello):
             self._resume(kept, kept.transport, inner, hello)
         else:
-            self._begin(inner, hello, theirs, principal, status, adopt)
-
-    def _find(self, sid: bytes, principal: Hashable) -> _Kept | None:
-        kept = self._known.get(_digest(sid)) if sid else None
-        if kept is None or not hmac.compare_digest(kept.sid, sid) or kept.principal != principal:
-            return None
-        return kept
-
-    def _status_of(self, kept: _Kept | None, hello: Hello) -> int:
-        if not hello.sid:
-            return NEW
-        if kept is None:
-            return UNKNOWN
-        if kept.transport is None:
-            return ENDED
-        return RESUMED if kept.transport.session.may_resume(hello) else LOST
+            kept.transport.detach()
+            self._expire(kept, "the client came back, and could not go on")
+            self._begin(inner, hello, theirs, principal, LOST, adopt)
 
     def _begin(
         self,
         inner: Transport,
         hello: Hello,
         theirs: Limits,
-        principal: Hashable,
+        principal: Any,
         status: int,
         adopt: Callable[[SessionTransport], Any],
     ) -> None:
@@ -132,7 +134,7 @@ class Sessions:
         kept = _Kept(_digest(sid), sid, principal)
         self._known[kept.key] = kept
         transport = kept.transport = SessionTransport(
-            session, inner, on_detached=lambda _: self._keep(kept), on_ended=lambda _: self._bury(kept)
+            session, inner, on_detached=lambda _: self._keep(kept), on_ended=lambda: self._forget(kept)
         )
         self._welcome(inner, session, sid, status, 0 if codec is None else codec.value)
         adopt(transport)
@@ -145,6 +147,11 @@ class Sessions:
         self._welcome(inner, transport.session, kept.sid, RESUMED, 0 if codec is None else codec.value)
         transport.session.resume(hello)
         transport.attach(inner)
+
+    def _tell_end(self, inner: Transport, sid: bytes) -> None:
+        """The session was closed in order while the client was away: there is nothing to go on with."""
+        self._welcome(inner, Session(self._limits, Limits()), sid, ENDED, 0)
+        inner.fail(CloseCode.NORMAL_CLOSURE, "")
 
     def _welcome(self, inner: Transport, session: Session, sid: bytes, status: int, codec: int) -> None:
         welcome = Welcome(
@@ -166,13 +173,14 @@ class Sessions:
     def _keep(self, kept: _Kept) -> None:
         """The socket broke: wait for the client, for some time."""
         transport = kept.transport
-        if transport is None:
+        if self._is_closed:
+            self._expire(kept, "the server is closing")
             return
         self._detached[transport] = kept
         kept.expiry = transport.loop.call_later(self._config.ttl, self._expire, kept)
         if len(self._detached) > self._config.max_detached:
             self._expire_first()
-        if self._sweep is None:
+        if self._sweep is None and self._detached:
             self._sweep = transport.loop.call_later(SWEEP_INTERVAL, self._look)
 
     def _look(self) -> None:
@@ -189,35 +197,46 @@ class Sessions:
         self._expire(next(iter(self._detached.values())), "too many sessions wait for their clients")
 
     def _expire(self, kept: _Kept, reason: str = "the client did not come back in time") -> None:
-        transport = kept.transport
-        self._known.pop(kept.key, None)
-        if transport is not None:
-            transport.give_up(reason)
+        kept.transport.give_up(reason)
 
     def _release(self, kept: _Kept) -> None:
         if kept.expiry is not None:
             kept.expiry.cancel()
             kept.expiry = None
-        if kept.transport is not None:
-            self._detached.pop(kept.transport, None)
+        self._detached.pop(kept.transport, None)
 
-    def _bury(self, kept: _Kept) -> None:
-        """The session has ended: know it for some time, to tell a client that comes back."""
-        transport = kept.transport
+    # Sessions that have ended
+
+    def _forget(self, kept: _Kept) -> None:
+        """A session has ended; if that was in order, it is known for some time, to tell a client that comes back."""
         self._release(kept)
-        kept.transport = None
-        if transport is not None and kept.key in self._known:
-            kept.expiry = transport.loop.call_later(self._config.ttl, self._known.pop, kept.key, None)
+        del self._known[kept.key]
+        if kept.transport.ended_in_order and not self._is_closed:
+            now = kept.transport.loop.time()
+            self._forget_ended(now)
+            self._ended[kept.key] = (now + self._config.ttl, kept.principal)
+
+    def _forget_ended(self, now: float) -> None:
+        ended = self._ended
+        while ended:
+            first = next(iter(ended))
+            if ended[first][0] > now and len(ended) < MAX_ENDED:
+                return
+            del ended[first]
+
+    def _has_ended(self, key: bytes, principal: Any, inner: Transport) -> bool:
+        until, owner = self._ended.get(key, (0.0, None))
+        return until > inner.loop.time() and bool(owner == principal)
 
     def close(self) -> None:
-        """The server closes: sessions without a socket end now."""
+        """The server closes: sessions without a socket end now, and none is kept any more."""
+        self._is_closed = True
         for kept in list(self._detached.values()):
             self._expire(kept, "the server is closing")
         if self._sweep is not None:
             self._sweep.cancel()
-        for kept in self._known.values():
-            if kept.transport is None and kept.expiry is not None:
-                kept.expiry.cancel()
+            self._sweep = None
+        self._ended.clear()
 
 
 def _digest(sid: bytes) -> bytes:
