@@ -166,13 +166,14 @@ class Writer {
   }
 }
 
+/** Reads them; each method throws BadFrame where something else comes. */
 class Reader {
   constructor(bytes) {
     this.bytes = bytes;
     this.at = 0;
   }
 
-  #number(size) {
+  #uint(size) {
     let value = 0;
     for (let end = this.at + size; this.at < end; ) value = value * 256 + this.bytes[this.at++];
     if (!(value < 2 ** 53)) throw new BadFrame(BAD_FRAME, "truncated, or a number above 2^53-1"); // NaN behind the end
@@ -184,46 +185,83 @@ class Reader {
     return this.bytes.subarray(this.at, (this.at += size));
   }
 
-  #text(size) {
-    return textOf(this.#piece(size));
+  /** A size: in the first byte from `fix` up to `code`, else behind it in 2 ** `width` bytes, or more behind the next. */
+  #size(fix, most, code, width, last) {
+    const first = this.#uint(1);
+    if (first >= fix && first <= fix + most) return first - fix;
+    if (first < code || first > last) throw new BadFrame(BAD_FRAME, `unexpected ${first}`);
+    return this.#uint(2 ** (first - code + width));
   }
 
-  #array(count, depth) {
-    if (depth > 1) throw new BadFrame(BAD_FRAME, "an array among messages");
-    if (count > MAX_MESSAGES) throw new BadFrame(TOO_BIG, `${count} messages in a frame`);
-    return Array.from({ length: count }, () => this.value(depth + 1));
+  number() {
+    const first = this.bytes[this.at];
+    const value = this.#size(0, 127, first < 0xd0 ? 0xcc : 0xd0, 0, 0xd3);
+    if (first >= 0xd0 && value >= 2 ** (8 * 2 ** (first - 0xd0) - 1)) throw new BadFrame(BAD_FRAME, "a negative number");
+    return value;
   }
 
-  /** The next value: a number, a string, a Uint8Array, or an array that is `depth` arrays deep. */
-  value(depth = 0) {
-    const first = this.#number(1);
-    if (first < 0x80) return first;
-    if (first >= 0xa0 && first < 0xc0) return this.#text(first - 0xa0);
-    if (first >= 0x90 && first < 0xa0) return this.#array(first - 0x90, depth);
-    if (first >= 0xc4 && first <= 0xc6) return this.#piece(this.#number(2 ** (first - 0xc4))).slice();
-    if (first >= 0xcc && first <= 0xcf) return this.#number(2 ** (first - 0xcc));
-    if (first >= 0xd9 && first <= 0xdb) return this.#text(this.#number(2 ** (first - 0xd9)));
-    if (first >= 0xdc && first <= 0xdd) return this.#array(this.#number(2 ** (first - 0xdb)), depth);
-    throw new BadFrame(BAD_FRAME, `no value begins with ${first}`);
+  text() {
+    return textOf(this.#piece(this.#size(0xa0, 31, 0xd9, 0, 0xdb)));
+  }
+
+  binary() {
+    return this.#piece(this.#size(0, -1, 0xc4, 0, 0xc6)).slice();
+  }
+
+  /** The head of an array. */
+  array() {
+    return this.#size(0x90, 15, 0xdc, 1, 0xdd);
+  }
+
+  message() {
+    const first = this.bytes[this.at];
+    return first >= 0xc4 && first <= 0xc6 ? this.binary() : this.text();
+  }
+
+  /** Whatever comes, as it is: a later version may have put anything there. */
+  skip() {
+    const start = this.at;
+    for (let left = 1; left > 0; left--) {
+      const first = this.#uint(1);
+      if (first < 0x80 || first >= 0xe0 || first === 0xc0 || first === 0xc2 || first === 0xc3) continue;
+      if (first < 0x90) left += 2 * (first - 0x80);
+      else if (first < 0xa0) left += first - 0x90;
+      else if (first < 0xc0) this.#piece(first - 0xa0);
+      else if (first >= 0xc4 && first < 0xca) this.#piece(this.#uint(2 ** ((first - 0xc4) % 3)) + (first > 0xc6));
+      else if (first >= 0xca && first < 0xd9) this.#piece(SIZES[first - 0xca]);
+      else if (first >= 0xd9 && first < 0xdc) this.#piece(this.#uint(2 ** (first - 0xd9)));
+      else if (first >= 0xdc) left += this.#uint(first % 2 ? 4 : 2) * (first < 0xde ? 1 : 2);
+      else throw new BadFrame(BAD_FRAME, "no msgpack");
+    }
+    return this.bytes.subarray(start, this.at);
   }
 }
 
+const SIZES = [4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 2, 3, 5, 9, 17]; // of floats, numbers and small extensions, from 0xca on
 const LAYOUTS = ["na", "nnnb", "nnb", "nn", "bnnnnnn", "bnnnnnnnns", "nsn"]; // of DATA to BYE
-const kind = (value) => (value instanceof Uint8Array ? "b" : Array.isArray(value) ? "a" : (typeof value)[0]);
+const READING = { n: "number", b: "binary", s: "text", a: "skip" };
 
-/** The frame in a WebSocket message, `[type, ...fields]`; throws BadFrame where it is none. For tests. */
+/** The frame in a WebSocket message, `[type, ...fields]`, or BadFrame; see `readMessages` for DATA. For tests. */
 export function readFrame(data) {
   if (typeof data === "string") throw new BadFrame(BAD_FRAME, "a text frame");
   const reader = new Reader(new Uint8Array(data));
-  const frame = reader.value();
+  const count = reader.array();
+  const frame = count ? [reader.number()] : [];
+  const layout = LAYOUTS[frame[0]] ?? "";
+  if (count <= layout.length || (!layout && !(frame[0] >= UNKNOWN))) throw new BadFrame(BAD_FRAME, "no frame");
+  for (const letter of layout) frame.push(reader[READING[letter]]());
+  for (let more = count - frame.length; more > 0; more--) reader.skip();
   if (reader.at < reader.bytes.length) throw new BadFrame(BAD_FRAME, "trailing bytes");
-  const [type, ...fields] = Array.isArray(frame) ? frame : [];
-  if (type >= UNKNOWN) return frame;
-  if (!LAYOUTS[type] || [...LAYOUTS[type]].some((wanted, i) => kind(fields[i]) !== wanted))
-    throw new BadFrame(BAD_FRAME, `no frame: type ${type} with ${fields.length} fields`);
-  if (type === DATA && (!fields[1].length || fields[1].some((message) => !"sb".includes(kind(message)))))
-    throw new BadFrame(BAD_FRAME, "DATA holds text or bytes, and at least one");
   return frame;
+}
+
+/** The messages in the array of a DATA frame, or BadFrame. For tests. */
+export function readMessages(array) {
+  const reader = new Reader(array);
+  const count = reader.array();
+  if (count > MAX_MESSAGES) throw new BadFrame(TOO_BIG, `${count} messages in a frame`);
+  if (!count) throw new BadFrame(BAD_FRAME, "no messages");
+  return Array.from({ length: count }, () => reader.message());
 }
 
 /** The bytes of a frame. For tests. */
@@ -261,8 +299,15 @@ function dial({ WebSocket, url }, protocols, ms, opened) {
   return new Promise((resolve, reject) => {
     const ws = new WebSocket(url, protocols);
     const timer = setTimeout(() => failed(new Timeout("the server did not answer in time")), ms);
-    const done = (connection) => (clearTimeout(timer), resolve(connection));
+    let isSettled = false;
+    const done = (connection) => {
+      isSettled = true;
+      clearTimeout(timer);
+      resolve(connection);
+    };
     const failed = (error) => {
+      if (isSettled) return;
+      isSettled = true;
       clearTimeout(timer);
       hangUp(ws, error instanceof BadFrame ? error.code : 1000);
       reject(error);
@@ -270,7 +315,7 @@ function dial({ WebSocket, url }, protocols, ms, opened) {
     ws.binaryType = "arraybuffer";
     ws.onopen = () => opened(ws, done, failed);
     ws.onclose = ({ code, reason }) => failed(new ConnectionClosed(code, reason, `no connection: ${code} ${reason}`));
-    ws.onerror = () => {}; // onclose follows
+    ws.onerror = () => setTimeout(() => ws.onclose?.({ code: 1006, reason: "" })); // Node 20 may not say that it closed
   });
 }
 
@@ -365,6 +410,12 @@ export class Connection extends EventTarget {
     this.dispatchEvent(Object.assign(new Event(type), facts));
   }
 
+  /** Call back when closing takes too long. */
+  _unlessClosed(call) {
+    const timer = setTimeout(call, TIMEOUT);
+    this.closed.then(() => clearTimeout(timer));
+  }
+
   _end(error) {
     if (this.#error) return;
     this.#error = error;
@@ -404,8 +455,8 @@ class PlainConnection extends Connection {
     checkClose(code, reason);
     await this.#turn.catch(() => {});
     this.#ws.close(code, reason);
-    await Promise.race([this.closed, sleep(TIMEOUT)]);
-    this._end(new ConnectionClosed(code, reason));
+    this._unlessClosed(() => this._end(new ConnectionClosed(code, reason)));
+    await this.closed;
   }
 }
 
@@ -502,8 +553,8 @@ class Outgoing {
   unacknowledged() {
     this.cut();
     return [...this.#kept].flatMap(([seq, frame]) => {
-      const [type, , messages] = readFrame(frame);
-      return type === DATA ? messages : this.#large.has(seq) ? [this.#large.get(seq)] : [];
+      const [type, , array] = readFrame(frame);
+      return type === DATA ? readMessages(array) : this.#large.has(seq) ? [this.#large.get(seq)] : [];
     });
   }
 }
@@ -522,8 +573,10 @@ class Incoming {
   #pieces = null;
   #piecesBytes = 0;
 
-  constructor(unread) {
-    this.#arrived = unread; // messages of a session before this one
+  /** @param unread messages of a session before this one */
+  constructor(ours, unread) {
+    this.ours = ours;
+    this.#arrived = unread;
   }
 
   /** The messages of a frame; none if it has arrived before. */
@@ -533,7 +586,7 @@ class Incoming {
       return [];
     }
     if (seq > this.rx + 1) throw new BadFrame(GAP, `frame ${seq} after ${this.rx}`);
-    if (this.#bytes > OURS.window) throw new BadFrame(TOO_BIG, "more than the window");
+    if (this.#bytes > this.ours.window) throw new BadFrame(TOO_BIG, "more than the window");
     const messages = this.#open(type, fields);
     this.rx = seq;
     this.#arrived += messages.length;
@@ -544,17 +597,20 @@ class Incoming {
 
   #open(type, [first, second]) {
     if (type === DATAZ) {
-      const isTooBig = first > MAX_MESSAGES || second > OURS.maxFrame;
+      const isTooBig = first > MAX_MESSAGES || second > this.ours.maxFrame;
       throw new BadFrame(isTooBig ? TOO_BIG : BAD_FRAME, "compressed, though no codec was agreed on");
     }
     if (type === PART) return this.#join(first, second);
     if (this.#pieces) throw new BadFrame(BAD_FRAME, "a message in the middle of another");
-    return first;
+    const messages = readMessages(first);
+    if (this.ours.maxMessage < this.ours.maxFrame)
+      for (const message of messages) if (isLarger(message, this.ours.maxMessage)) throw new BadFrame(TOO_BIG, "a message");
+    return messages;
   }
 
   #join(flags, piece) {
     this.#piecesBytes += piece.length;
-    if (this.#piecesBytes > OURS.maxMessage) throw new BadFrame(TOO_BIG, "a message that is too large");
+    if (this.#piecesBytes > this.ours.maxMessage) throw new BadFrame(TOO_BIG, "a message that is too large");
     this.#pieces ??= [];
     if (piece.length) this.#pieces.push(piece);
     if (!(flags & LAST)) return [];
@@ -572,7 +628,7 @@ class Incoming {
       this.#takenBytes += size;
     }
     const isWanted = this.told < this.want && this.want <= this.taken;
-    return this.mustTell || isWanted || this.taken - this.told >= ACK_FRAMES || this.#takenBytes * 4 >= OURS.window;
+    return this.mustTell || isWanted || this.taken - this.told >= ACK_FRAMES || this.#takenBytes * 4 >= this.ours.window;
   }
 
   ack(want) {
@@ -591,7 +647,7 @@ class ReliableConnection extends Connection {
   #sid = new Uint8Array();
   #ttl = 0;
   #outgoing = new Outgoing(OURS);
-  #incoming = new Incoming(0);
+  #incoming;
   #senders = []; // who waits for room
   #receipts = []; // who waits for an acknowledgement
   #isDue = false; // `#advance` is going to be called
@@ -603,6 +659,7 @@ class ReliableConnection extends Connection {
   constructor(how, ws, begun, failed) {
     super(ws.protocol.slice(NAME.length + 1), true);
     this.#how = how;
+    this.#incoming = new Incoming(how.limits, 0);
     this.#greet(ws, begun, failed);
   }
 
@@ -619,7 +676,7 @@ class ReliableConnection extends Connection {
         failed(error);
       }
     };
-    const { maxFrame, window, maxMessage } = OURS;
+    const { maxFrame, window, maxMessage } = this.#how.limits;
     const { acked } = this.#outgoing;
     ws.send(writeFrame(HELLO, this.#sid, this.#incoming.rx, acked + 1, maxFrame, window, 0, maxMessage));
   }
@@ -645,7 +702,7 @@ class ReliableConnection extends Connection {
     }
     this.#ws = ws;
     ws.onmessage = ({ data }) => this.#receive(data);
-    ws.onclose = ({ code, reason }) => this.#broke(code, reason);
+    ws.onclose = ({ code, reason }) => ws === this.#ws && this.#broke(code, reason);
     this.#saidBye = false;
     this.#tellIfDue();
     this.#advance();
@@ -656,7 +713,7 @@ class ReliableConnection extends Connection {
   #begin(theirs) {
     const messages = this.#outgoing.unacknowledged();
     this.#outgoing = new Outgoing(theirs);
-    this.#incoming = new Incoming(this._unread);
+    this.#incoming = new Incoming(this.#how.limits, this._unread);
     for (const message of messages) this.#outgoing.add(message);
     this.#outgoing.cut();
     for (const receipt of this.#receipts) receipt.seq = this.#outgoing.tx;
@@ -820,11 +877,10 @@ class ReliableConnection extends Connection {
   }
 
   #expectEnd() {
-    const timer = setTimeout(() => {
+    this._unlessClosed(() => {
       if (this.#ws) hangUp(this.#ws, ...(this.#closing ?? [1000]));
       this.#isDone ? this.#endInOrder() : this.#lose("the server did not answer before it was closed");
-    }, TIMEOUT);
-    this.closed.then(() => clearTimeout(timer));
+    });
   }
 
   get #isDone() {
@@ -880,26 +936,29 @@ export function* backoff({ initial = 5000, minimum = 3100, maximum = 90_000, fac
  *   `SessionLost`, or what was not acknowledged is sent again on a new one (at least once then, not exactly once)
  * @param {number[]|function(): Iterable<number>} [options.reconnectDelays] milliseconds between attempts; the last serves
  *   for ever
+ * @param {{maxFrame: number, window: number, maxMessage: number}} [options.limits] bytes that this end takes: in a frame, not
+ *   yet taken by the application, and in a message; 1 MiB, 1 MiB and 16 MiB where they are missing
  * @returns {Promise<Connection>} rejects with `ConnectionClosed` where the server cannot be reached
  */
 export async function connect(url, options = {}) {
   const { protocols = [], reliable, WebSocket = globalThis.WebSocket, onresume, onsessionlost = "raise" } = options;
-  const { reconnectDelays = backoff } = options;
+  const { reconnectDelays = backoff, limits } = options;
   if (!WebSocket) throw new TypeError("no global WebSocket here, as Node has from version 22 on: give one as an option");
   if (!["raise", "resend"].includes(onsessionlost)) throw new TypeError(`onsessionlost: "raise" or "resend"`);
   const inner = [protocols].flat();
   const offer = inner.length ? [...inner.map((name) => `${NAME}+${name}`), ...inner] : [NAME];
   const delays = () => (typeof reconnectDelays === "function" ? reconnectDelays() : reconnectDelays)[Symbol.iterator]();
-  const how = { url, offer, WebSocket, onsessionlost, delays };
+  const how = { url, offer, WebSocket, onsessionlost, delays, limits: { ...OURS, ...limits } };
   const plain = (ws, done) => done(new PlainConnection(ws));
-  let connection;
+  let connection, isAgreed;
   if (reliable !== false) {
     try {
-      connection = await dial(how, offer, TIMEOUT, (ws, done, failed) =>
-        speaks(ws) ? new ReliableConnection(how, ws, done, failed) : plain(ws, done),
-      );
-    } catch (error) {
-      if (error instanceof ConnectionClosed && error.code >= 4900) throw error; // it speaks it
+      connection = await dial(how, offer, TIMEOUT, (ws, done, failed) => {
+        isAgreed = speaks(ws);
+        isAgreed ? new ReliableConnection(how, ws, done, failed) : plain(ws, done);
+      });
+    } catch (error) { // it broke, or was refused by who knows why; all else comes of selecting what is not known
+      if (isAgreed && error instanceof ConnectionClosed && (error.code === 1006 || error.code >= 4900)) throw error;
     }
   }
   connection ??= await dial(how, inner, TIMEOUT, plain); // browsers fail where a server selects none of what is offered

@@ -29,12 +29,10 @@ async def uvicorn_serving(
         warnings.simplefilter("ignore")  # one implementation is deprecated, and in use all the same
         config.load()
     server = uvicorn.Server(config)
-    task = asyncio.create_task(server._serve([sock]))  # `serve` would take the signals of the test run
+    server.lifespan = config.lifespan_class(config)
+    await server.startup([sock])  # without the loop that waits for signals
     try:
-        while not server.started and not task.done():
-            await asyncio.sleep(0.001)
         yield int(sock.getsockname()[1])
     finally:
-        server.should_exit = True
         async with asyncio.timeout(10):
-            await task
+            await server.shutdown([sock])

@@ -175,10 +175,22 @@ class Connection:
         """
         return self._transport.discard_unread()
 
-    def watch(self, *, on_end: Callable[[], None], on_full: Callable[[], bool]) -> None:
+    @property
+    def is_detached(self) -> bool:
+        """Whether there is no socket at present, though there may be one again; never without `is_reliable`."""
+        return False
+
+    def watch(
+        self,
+        *,
+        on_end: Callable[[], None],
+        on_full: Callable[[], bool],
+        on_detached: Callable[[], None] | None = None,
+    ) -> None:
         """Be told once that the connection closes or is lost, and asked to make room when too many frames wait.
 
-        Neither may block or raise; ``on_full`` returns True if it made room, else reading pauses.
+        None of these may block or raise; ``on_full`` returns True if it made room, else reading pauses;
+        ``on_detached`` is called whenever a reliable connection has lost its socket.
         """
         self.outbox.on_end = on_end
         self._transport.on_full(on_full)

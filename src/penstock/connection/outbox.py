@@ -297,9 +297,11 @@ class Outbox:
     def write_out(self) -> None:
         """Write what has gathered."""
         if self.run:
-            data = self.transport.frames.many(self.first, self.run)
+            many = self.transport.frames.many
             if self._earlier:
-                data = b"".join([*(self.transport.frames.many(*run) for run in self._earlier), data])
+                data = b"".join([many(*run) for run in (*self._earlier, (self.first, self.run))])
+            else:
+                data = many(self.first, self.run)
             self._clear()
             self.transport.write(data)
             if self._linger:

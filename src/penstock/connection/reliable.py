@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from threading import get_ident
 from typing import Any
@@ -17,6 +17,7 @@ from penstock.connection.numbering import WHOLE
 from penstock.connection.outbox import Outbox
 from penstock.connection.session import SessionTransport
 from penstock.errors import MessageTypeError, SerializationError
+from penstock.transport.base import State
 from penstock.wire.session import REPLAY_BYTES, REPLAY_FRAMES
 
 
@@ -45,6 +46,22 @@ class SessionOutbox(Outbox):
             self.transport.fail(1013, "too far behind for a broadcast")
         else:
             super().take_unasked(frame, WHOLE, whole(payload, text=first & 0x0F == 1, max_message=self.max_message))
+
+    def number(self) -> None:
+        """Number what has gathered, though it may have to wait for the peer, or for a socket."""
+        if self.run:
+            self.write_out()
+        self._let_through()
+
+    async def drain(self) -> None:
+        """See `Outbox.drain`. What has a number is the session's, which sees to it that it is written."""
+        self.ending = True
+        self._settle()
+        while not self.ended:
+            self.number()
+            if not self.busy:
+                return
+            await self.changed.wait()
 
 
 class ReliableConnection(Connection):
@@ -113,8 +130,7 @@ class ReliableConnection(Connection):
 
     async def delivered(self) -> None:
         self.outbox.check_loop()
-        while self.outbox.run and not self.outbox.ended:
-            await self.outbox.flush_run()
+        self.outbox.number()
         await self._transport.delivered()
 
 

@@ -153,7 +153,7 @@ class ClientSession:
             transport.give_up(f"the server could not be reached within {self._ttl} s", failure)
 
     async def _try(self, transport: SessionTransport) -> None:
-        inner = await self._how.open(f"{VERSION}; node={self._node}" if self._node else VERSION)
+        inner = await self._how.open(f"{VERSION}; node={self._node}")
         try:
             if not speaks(inner.response):
                 raise BadFrame(BAD_FRAME, "it does not speak the envelope any more")

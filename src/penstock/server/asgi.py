@@ -24,17 +24,16 @@ from penstock.server.asgi_application import (
     closing,
     hello_in,
 )
+from penstock.server.asgi_offer import ASGI_HEADER, Offer, for_application, offer_in
 from penstock.server.asgi_transport import AsgiTransport
 from penstock.server.negotiation import HELLO_TIMEOUT
 from penstock.server.sessions import SessionConfig, Sessions
 from penstock.transport.base import CloseCode
-from penstock.wire.envelope import HEADER, SUBPROTOCOL, VERSION, BadFrame, Hello
+from penstock.wire.envelope import SUBPROTOCOL, BadFrame, Hello
 from penstock.wire.session import Limits
 
 SHUTDOWN_TIMEOUT = 10.0
 """Seconds that applications may take to return when the server shuts down; then they are cancelled."""
-
-_HEADER = (HEADER.lower().encode(), VERSION.encode())
 
 _logger = logging.getLogger("penstock.server")
 
@@ -74,15 +73,17 @@ class PenstockASGI:
         self.app = app
         self._principal = principal
         self._batch = BatchConfig() if batch is None else batch
-        self._sessions = Sessions(SessionConfig() if sessions is None else sessions, Limits(max_message=max_size))
+        self._config = SessionConfig() if sessions is None else sessions
+        self._limits = Limits(max_message=max_size)
+        self._sessions = Sessions(self._config, self._limits)
         self._runs: dict[asyncio.Task[None], Call] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket" and (offer := offer_in(scope)) is not None:
-            client = _Client(_for_application(scope), receive, send, offer)
+            client = _Client(for_application(scope), receive, send, offer)
             await (self._accept_first(client) if offer.is_early else self._ask_first(client))
         elif scope["type"] == "lifespan":
-            await self.app(scope, self._until_shutdown(receive), send)
+            await self.app(scope, self._watched(receive), send)
         else:
             await self.app(scope, receive, send)
 
@@ -97,7 +98,7 @@ class PenstockASGI:
 
         async def accept(message: Message) -> None:
             accepted.set_result(None)  # before it is sent: the client may be faster than our task
-            await client.send({**message, "headers": [*(message.get("headers") or ()), _HEADER]})
+            await client.send({**message, "headers": [*(message.get("headers") or ()), ASGI_HEADER]})
 
         async def refuse(message: Message) -> None:
             call.go(plain)
@@ -115,8 +116,7 @@ class PenstockASGI:
                 call.go(plain)
                 await run
             else:
-                call.is_on_its_own = True
-                await self._open(client, hello, lambda: call)
+                await self._open_for(call, client, hello)
         finally:
             call.go(Nowhere())
             first.cancel()
@@ -126,20 +126,17 @@ class PenstockASGI:
     async def _accept_first(self, client: _Client) -> None:
         """The client comes back, or cannot tell whether it does: the application is asked only if it has to be."""
         connect = await client.receive()
-        headers = [] if client.offer.subprotocol else [_HEADER]
+        headers = [] if client.offer.subprotocol else [ASGI_HEADER]
         await client.send({"type": "websocket.accept", "subprotocol": client.offer.subprotocol, "headers": headers})
         first = _ahead(client.receive)
-
-        def begin() -> Call:
-            call = _late_call(connect, client.offer)
-            self._start(call, client.scope)
-            return call
-
         try:
             await asyncio.wait({first}, timeout=HELLO_TIMEOUT)
             hello = _hello(first)
-            if hello is not None:
-                await self._open(client, hello, begin)
+            if hello is not None and not hello.sid:
+                await self._ask_before_welcome(client, hello, connect)
+            elif hello is not None:
+                inner = await self._open(client, hello, lambda: self._ask_after_welcome(client, connect))
+                await inner.carry(client.receive, client.send)
             elif not first.done() or first.result()["type"] == "websocket.receive":
                 call = _late_call(connect, client.offer)
                 call.go(Plain(first, client.receive, client.send))
@@ -147,10 +144,46 @@ class PenstockASGI:
         finally:
             first.cancel()
 
+    async def _ask_before_welcome(self, client: _Client, hello: Hello, connect: Message) -> None:
+        verdict: asyncio.Future[Message | None] = asyncio.get_running_loop().create_future()
+
+        async def close(message: Message) -> None:
+            verdict.set_result(message)
+
+        call = _late_call(connect, client.offer, lambda: verdict.set_result(None), close)
+        run = self._start(call, client.scope)
+        try:
+            answers: list[asyncio.Future[Any]] = [run, verdict]
+            await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+            end = verdict.result() if verdict.done() else None
+            if verdict.done() and end is None:
+                await self._open_for(call, client, hello)
+                return
+            if end is not None:
+                await client.send(end)
+            call.go(Nowhere())
+            await run
+        finally:
+            call.go(Nowhere())
+            if not call.is_on_its_own:
+                run.cancel()
+
+    def _ask_after_welcome(self, client: _Client, connect: Message) -> Call:
+        call = _late_call(connect, client.offer)
+        self._start(call, client.scope)
+        return call
+
     # Sessions
 
-    async def _open(self, client: _Client, hello: Hello, begin: Callable[[], Call]) -> None:
-        """Begin a session, or go on with one, and carry it until the socket is gone."""
+    async def _open_for(self, call: Call, client: _Client, hello: Hello) -> None:
+        """Begin a session for an application that has accepted; unless there is one, whose application has it."""
+        call.is_on_its_own = True
+        inner = await self._open(client, hello, lambda: call)
+        call.go(Nowhere())
+        await inner.carry(client.receive, client.send)
+
+    async def _open(self, client: _Client, hello: Hello, begin: Callable[[], Call]) -> AsgiTransport:
+        """Begin a session, or go on with one."""
         inner = AsgiTransport(client.scope)
 
         def adopt(transport: SessionTransport) -> None:
@@ -169,7 +202,7 @@ class PenstockASGI:
         except Exception:
             _logger.exception("opening a session failed")
             inner.fail(CloseCode.INTERNAL_ERROR, "")
-        await inner.carry(client.receive, client.send)
+        return inner
 
     def _start(self, call: Call, scope: Scope) -> asyncio.Task[None]:
         run = asyncio.get_running_loop().create_task(self._run(call, scope))
@@ -202,10 +235,14 @@ class PenstockASGI:
 
     # The end
 
-    def _until_shutdown(self, receive: Receive) -> Receive:
+    def _watched(self, receive: Receive) -> Receive:
+        """The server's ``receive`` for a lifespan: what it tells happens here first."""
+
         async def received() -> Message:
             message = await receive()
-            if message["type"] == "lifespan.shutdown":
+            if message["type"] == "lifespan.startup":
+                self._sessions = Sessions(self._config, self._limits)
+            elif message["type"] == "lifespan.shutdown":
                 await self._shut_down()
             return message
 
@@ -225,20 +262,6 @@ class PenstockASGI:
                 await asyncio.wait(late, timeout=SHUTDOWN_TIMEOUT)
 
 
-class Offer(NamedTuple):
-    """How a client offers the envelope."""
-
-    subprotocol: str | None
-    """One of the envelope's; None if it is offered by header."""
-    resumes: bool
-    """It says that it has a session."""
-
-    @property
-    def is_early(self) -> bool:
-        """Whether HELLO has to be seen before it is known whether the application is to be asked."""
-        return self.resumes or self.subprotocol is not None
-
-
 class _Client(NamedTuple):
     """A client, as the server and then the application see it."""
 
@@ -248,45 +271,29 @@ class _Client(NamedTuple):
     offer: Offer
 
 
-def offer_in(scope: Scope) -> Offer | None:
-    """What a client offers; the header goes before the subprotocol."""
-    for name, value in scope["headers"]:
-        if name == _HEADER[0]:
-            version, *parameters = map(str.strip, value.decode("latin-1").split(";"))
-            if version == VERSION:
-                return Offer(None, any(parameter.startswith("node=") for parameter in parameters))
-    subprotocol = next(filter(_is_ours, scope.get("subprotocols") or ()), None)
-    return None if subprotocol is None else Offer(subprotocol, resumes=False)
-
-
-def _is_ours(subprotocol: str) -> bool:
-    return subprotocol == SUBPROTOCOL or subprotocol.startswith(SUBPROTOCOL + "+")
-
-
-def _for_application(scope: Scope) -> Scope:
-    """The scope, without the envelope's subprotocols."""
-    offered = scope.get("subprotocols") or ()
-    if not any(map(_is_ours, offered)):
-        return scope
-    return {**scope, "subprotocols": [name for name in offered if not _is_ours(name)]}
-
-
-def _late_call(connect: Message, offer: Offer) -> Call:
+def _late_call(
+    connect: Message,
+    offer: Offer,
+    accepted: Callable[[], object] = lambda: None,
+    close: Send | None = None,
+) -> Call:
     """The application is asked when the handshake has been answered: its refusal becomes a close."""
+
+    async def end(code: int, reason: str) -> None:
+        await (call.send if close is None else close)(closing(code, reason))
 
     async def accept(message: Message) -> None:
         chosen, agreed = message.get("subprotocol"), (offer.subprotocol or "").removeprefix(SUBPROTOCOL)[1:]
         if offer.subprotocol is not None and chosen and chosen != agreed:
             await end(CloseCode.PROTOCOL_ERROR, f"{chosen!r} was chosen behind {offer.subprotocol!r}")
+        else:
+            accepted()
 
     async def refuse(message: Message) -> None:
         code = message.get("code", CloseCode.NORMAL_CLOSURE)
-        await end(
-            CloseCode.POLICY_VIOLATION if code == CloseCode.NORMAL_CLOSURE else code, message.get("reason") or "refused"
-        )
-
-    async def end(code: int, reason: str) -> None:
-        await call.send(closing(code, reason))
+        if code == CloseCode.NORMAL_CLOSURE:
+            code = CloseCode.POLICY_VIOLATION
+        await end(code, message.get("reason") or "refused")
         call.mute()
 
     call = Call(connect, accept, refuse)

@@ -378,8 +378,8 @@ def serve(
 
 
 def _sessions(settings: ServerOptions, config: SessionConfig | None) -> Sessions | None:
-    times = (settings.ping_interval, settings.ping_timeout, settings.open_timeout)
-    seconds = sum(part for part in times if part is not None)
+    pinging = () if settings.ping_interval is None else (settings.ping_interval, settings.ping_timeout)
+    seconds = sum(part for part in (*pinging, settings.open_timeout) if part is not None)
     if config is None:
         config = SessionConfig(ttl=max(TTL, seconds))
     elif config.ttl < seconds:

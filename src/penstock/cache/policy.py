@@ -1,0 +1,53 @@
+"""Which entry goes when there is no room. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from enum import Enum
+from typing import Any, Protocol
+
+
+class EvictionPolicy(Enum):
+    """Which entry a cache drops when it is full."""
+
+    LRU = "lru"
+    """The one that was not asked for, or set, for longest."""
+    LFU = "lfu"
+    """The one that was asked for least often, with ageing: what was asked for often long ago loses its rank."""
+    TTL = "ttl"
+    """The one that expires soonest."""
+    S3_FIFO = "s3-fifo"
+    """One that was never asked for since it came, before those that were: three queues (Yang et al., SOSP 2023).
+
+    The best where many keys are asked for only once; LRU is better where a key is asked for again soon, or never.
+    """
+
+
+class Order(Protocol):
+    """The entries of a cache in the order in which they go. Called with the cache's lock held, but for two things.
+
+    Readers find nodes in `nodes` and report a hit without it.
+    """
+
+    node_type: type[Any]
+    """Makes a node of key, value, time of expiry, weight and tags."""
+    nodes: dict[Hashable, Any]
+    """All nodes by their keys."""
+    touch: Callable[[Hashable], object] | None
+    """Takes the key of a hit, and raises KeyError if it has gone; None: one is added to `visits` of the node."""
+
+    def add(self, key: Hashable, node: Any) -> None:
+        """A key that has no node gets one."""
+
+    def renew(self, key: Hashable, node: Any) -> None:
+        """A node has another value, and perhaps another time of expiry."""
+
+    def remove(self, key: Hashable, node: Any) -> None:
+        """A node goes, whatever its rank."""
+
+    def pop(self) -> tuple[Hashable, Any]:
+        """The node goes whose turn it is; there is one."""
+
+
+MOST_MOVES = 64
+"""Nodes that were visited and are put back, at most, until one goes all the same: no `set` takes long."""
