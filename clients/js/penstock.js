@@ -185,7 +185,7 @@ class Reader {
     return this.bytes.subarray(this.at, (this.at += size));
   }
 
-  /** A size: in the first byte from `fix` up to `code`, else behind it in 2 ** `width` bytes, or more behind the next. */
+  /** A size: in the first byte, from `fix` on; or behind it, in 2 ** `width` bytes for `code` and more up to `last`. */
   #size(fix, most, code, width, last) {
     const first = this.#uint(1);
     if (first >= fix && first <= fix + most) return first - fix;
@@ -196,7 +196,7 @@ class Reader {
   number() {
     const first = this.bytes[this.at];
     const value = this.#size(0, 127, first < 0xd0 ? 0xcc : 0xd0, 0, 0xd3);
-    if (first >= 0xd0 && value >= 2 ** (8 * 2 ** (first - 0xd0) - 1)) throw new BadFrame(BAD_FRAME, "a negative number");
+    if (first >= 0xd0 && value >= 2 ** (8 * 2 ** (first - 0xd0) - 1)) throw new BadFrame(BAD_FRAME, "below 0");
     return value;
   }
 
@@ -603,8 +603,9 @@ class Incoming {
     if (type === PART) return this.#join(first, second);
     if (this.#pieces) throw new BadFrame(BAD_FRAME, "a message in the middle of another");
     const messages = readMessages(first);
-    if (this.ours.maxMessage < this.ours.maxFrame)
-      for (const message of messages) if (isLarger(message, this.ours.maxMessage)) throw new BadFrame(TOO_BIG, "a message");
+    const { maxFrame, maxMessage } = this.ours;
+    if (maxMessage < maxFrame && messages.some((message) => isLarger(message, maxMessage)))
+      throw new BadFrame(TOO_BIG, "a message that is too large");
     return messages;
   }
 
@@ -628,7 +629,8 @@ class Incoming {
       this.#takenBytes += size;
     }
     const isWanted = this.told < this.want && this.want <= this.taken;
-    return this.mustTell || isWanted || this.taken - this.told >= ACK_FRAMES || this.#takenBytes * 4 >= this.ours.window;
+    const isMuch = this.taken - this.told >= ACK_FRAMES || this.#takenBytes * 4 >= this.ours.window;
+    return this.mustTell || isWanted || isMuch;
   }
 
   ack(want) {
@@ -915,12 +917,12 @@ class ReliableConnection extends Connection {
 }
 
 /**
- * The default of `reconnectDelays`: exponential, and jittered, so that many clients do not come back at the same moment.
+ * The default of `reconnectDelays`: exponential, and jittered, so that clients do not come back all at once.
  * @returns {Generator<number>} milliseconds, for ever
  */
-export function* backoff({ initial = 5000, minimum = 3100, maximum = 90_000, factor = 1.618, random = Math.random } = {}) {
+export function* backoff({ initial = 5000, minimum = 3100, maximum = 90_000, random = Math.random } = {}) {
   yield random() * initial;
-  for (let step = minimum; ; step = Math.min(step * factor, maximum)) yield step * (0.5 + random() / 2);
+  for (let step = minimum; ; step = Math.min(step * 1.618, maximum)) yield step * (0.5 + random() / 2);
 }
 
 /**
@@ -934,16 +936,16 @@ export function* backoff({ initial = 5000, minimum = 3100, maximum = 90_000, fac
  * @param {Function} [options.onresume] a listener of the event `resume`
  * @param {"raise"|"resend"} [options.onsessionlost] what happens when the server has forgotten the session: an end with
  *   `SessionLost`, or what was not acknowledged is sent again on a new one (at least once then, not exactly once)
- * @param {number[]|function(): Iterable<number>} [options.reconnectDelays] milliseconds between attempts; the last serves
- *   for ever
- * @param {{maxFrame: number, window: number, maxMessage: number}} [options.limits] bytes that this end takes: in a frame, not
- *   yet taken by the application, and in a message; 1 MiB, 1 MiB and 16 MiB where they are missing
+ * @param {number[]|function(): Iterable<number>} [options.reconnectDelays] milliseconds between attempts; the last
+ *   serves for ever
+ * @param {{maxFrame: number, window: number, maxMessage: number}} [options.limits] bytes that this end takes: in a
+ *   frame, in all frames that the application has not taken, and in a message; by default 1 MiB, 1 MiB and 16 MiB
  * @returns {Promise<Connection>} rejects with `ConnectionClosed` where the server cannot be reached
  */
 export async function connect(url, options = {}) {
   const { protocols = [], reliable, WebSocket = globalThis.WebSocket, onresume, onsessionlost = "raise" } = options;
   const { reconnectDelays = backoff, limits } = options;
-  if (!WebSocket) throw new TypeError("no global WebSocket here, as Node has from version 22 on: give one as an option");
+  if (!WebSocket) throw new TypeError("no global WebSocket, as Node has from version 22 on: give one as an option");
   if (!["raise", "resend"].includes(onsessionlost)) throw new TypeError(`onsessionlost: "raise" or "resend"`);
   const inner = [protocols].flat();
   const offer = inner.length ? [...inner.map((name) => `${NAME}+${name}`), ...inner] : [NAME];

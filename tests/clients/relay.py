@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from support.chaos import reset
-from support.waiting import until
 
 
 class Relay:
@@ -15,8 +14,6 @@ class Relay:
 
     def __init__(self, target: int) -> None:
         self.port = 0
-        self.accepted = 0
-        """Connections, ever."""
         self.target = target
         """Port of the server."""
         self._links: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
@@ -24,11 +21,6 @@ class Relay:
     @property
     def url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/"
-
-    @property
-    def open(self) -> int:
-        """Connections at present."""
-        return len(self._links)
 
     def cut(self) -> None:
         """Reset all connections, whatever is under way."""
@@ -38,13 +30,7 @@ class Relay:
                 if not end.transport.is_closing():
                     reset(end)
 
-    async def cut_the_one(self) -> None:
-        """Wait for the client, and cut it off."""
-        await until(lambda: self.open == 1)
-        self.cut()
-
     async def carry(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        self.accepted += 1
         server, to_server = await asyncio.open_connection("127.0.0.1", self.target)
         link = (to_client, to_server)
         self._links.add(link)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from clients.chromium import page
+from websockets.datastructures import Headers
+from websockets.http11 import Response
+
+from clients.chromium import Page, page
 from clients.node import CLIENT
 from clients.relay import relay
 from support.servers import port_of, serving
-from websockets.datastructures import Headers
-from websockets.http11 import Response
 
 PAGE = """<!doctype html>
 <meta charset="utf-8">
@@ -46,14 +48,46 @@ PAGE = """<!doctype html>
 """
 
 
-def _serve_files(connection: Any, request: Any) -> Response | None:
-    files = {"/page.html": (PAGE, "text/html"), "/penstock.js": ((CLIENT / "penstock.js").read_text(), "text/javascript")}
-    if request.headers.get("Upgrade"):
-        return None
-    body, kind = files[request.path]
-    headers = Headers({"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(body.encode()))})
-    headers["Connection"] = "close"
-    return Response(HTTPStatus.OK, "OK", headers, body.encode())
+PLAIN = """<!doctype html>
+<meta charset="utf-8">
+<link rel="icon" href="data:,">
+<p id="result"></p>
+<script type="module">
+  import { connect } from "./penstock.js";
+  const url = `ws://${location.host}/`;
+  const refused = await connect(url, { reliable: true }).catch((error) => error.name);
+  const conn = await connect(url);
+  await conn.send("hello");
+  const echo = await conn.recv();
+  await conn.close(4001, "enough");
+  const { code, reason } = await conn.closed;
+  document.querySelector("#result").textContent =
+    JSON.stringify([refused, conn.reliable, echo, code, reason]);
+</script>
+"""
+
+
+def _files(html: str) -> Callable[[Any, Any], Response | None]:
+    """Serves the page, and the client for it to import, beside WebSocket connections."""
+    client = (CLIENT / "penstock.js").read_text()
+    files = {"/page.html": (html, "text/html"), "/penstock.js": (client, "text/javascript")}
+
+    def process_request(connection: Any, request: Any) -> Response | None:
+        if request.headers.get("Upgrade"):
+            return None
+        text, kind = files[request.path]
+        body = text.encode()
+        headers = Headers({"Content-Type": kind, "Content-Length": str(len(body)), "Connection": "close"})
+        return Response(HTTPStatus.OK, "OK", headers, body)
+
+    return process_request
+
+
+async def _result(shown: Page) -> Any:
+    async with asyncio.timeout(20):
+        while not (text := await shown.evaluate("document.querySelector('#result')?.textContent")):
+            await asyncio.sleep(0.05)
+    return json.loads(text)
 
 
 async def test_a_page_gets_every_echo_once_and_in_order_through_a_connection_that_is_cut(tmp_path: Path) -> None:
@@ -65,20 +99,18 @@ async def test_a_page_gets_every_echo_once_and_in_order_through_a_connection_tha
             arrived += 1
             await conn.send(message)
             if arrived in (1000, 3000):
-                await between.cut_the_one()
+                await conn.delivered()  # so that it is there
+                between.cut()
         await conn.delivered()
         await conn.close(1000, "seen")
 
     async with (
-        serving("penstock-picows", echo, process_request=_serve_files, subprotocols=["chat"]) as server,
+        serving("penstock-picows", echo, process_request=_files(PAGE), subprotocols=["chat"]) as server,
         relay(port_of(server)) as between,
         page(f"http://127.0.0.1:{between.port}/page.html", tmp_path / "profile") as shown,
     ):
-        async with asyncio.timeout(20):
-            while not (result := await shown.evaluate("document.querySelector('#result')?.textContent")):
-                await asyncio.sleep(0.05)
-        complaints = shown.complaints
-    said = json.loads(result)
+        said = await _result(shown)
+        assert shown.complaints == []
     events = said.pop("events")
     assert said == {
         "reliable": True,
@@ -88,4 +120,12 @@ async def test_a_page_gets_every_echo_once_and_in_order_through_a_connection_tha
         "end": "ConnectionClosed: connection closed: 1000 seen",
     }
     assert events == ["detach", "resume"] * 2 + ["close"]
-    assert complaints == []
+
+
+async def test_a_server_that_does_not_know_the_envelope_is_spoken_to_in_plain_frames(tmp_path: Path) -> None:
+    async with (
+        serving("websockets", process_request=_files(PLAIN)) as server,
+        page(f"http://127.0.0.1:{port_of(server)}/page.html", tmp_path / "profile") as shown,
+    ):
+        assert await _result(shown) == ["EnvelopeRefused", False, "hello", 4001, "enough"]
+        assert all("response was received" in complaint for complaint in shown.complaints)  # one for each attempt

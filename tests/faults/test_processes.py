@@ -33,7 +33,8 @@ SERVER = """
     from support.servers import echo, port_of
 
     async def main():
-        async with penstock.serve(echo, "127.0.0.1", 0, transport=sys.argv[1], ping_interval=None, reliable=False) as server:
+        options = {"transport": sys.argv[1], "ping_interval": None, "reliable": False}
+        async with penstock.serve(echo, "127.0.0.1", 0, **options) as server:
             print(port_of(server), flush=True)
             await server.serve_forever()
 

@@ -70,15 +70,18 @@ class End:
     def write_due(self) -> None:
         if self.socket is None or self.peer_bye is not None:
             return
+        for frame in self.session.outgoing.due():
+            self.write_numbered(frame)
+
+    def write_numbered(self, frame: bytes) -> None:
         outgoing = self.session.outgoing
-        for frame in outgoing.due():
-            seq = read(frame).seq  # type: ignore[union-attr]
-            assert self.frames.setdefault(seq, frame) == frame, "changed by a replay"
-            assert len(frame) <= self.peer.limits.max_frame
-            self.in_flight = {number: size for number, size in self.in_flight.items() if number > outgoing.acked}
-            assert sum(self.in_flight.values()) < outgoing.theirs.window, "the window is exceeded by more than a frame"
-            self.in_flight[seq] = len(frame)
-            self.write(frame)
+        seq = read(frame).seq  # type: ignore[union-attr]
+        assert self.frames.setdefault(seq, frame) == frame, "changed by a replay"
+        assert len(frame) <= outgoing.theirs.max_frame
+        self.in_flight = {number: size for number, size in self.in_flight.items() if number > outgoing.acked}
+        assert sum(self.in_flight.values()) < outgoing.theirs.window, "the window is exceeded by more than a frame"
+        self.in_flight[seq] = len(frame)
+        self.write(frame)
 
     def tell(self, *, want: int = 0) -> None:
         self.session.incoming.left(len(self.inbox))
@@ -112,14 +115,11 @@ class End:
         self.write_due()
 
     def send_one(self, message: Content) -> None:
-        frame = self.session.outgoing.add_one(message) if self.socket is not None else None
+        self.sent.append(message)
         if self.socket is None:
             self.session.outgoing.add([message])
-        self.sent.append(message)
-        if frame is not None:
-            self.frames[self.session.outgoing.tx] = frame
-            self.in_flight[self.session.outgoing.tx] = len(frame)
-            self.write(frame)
+        elif frame := self.session.outgoing.add_one(message):
+            self.write_numbered(frame)
         self.write_due()
 
     def send_piece(self, piece: bytes, *, last: bool) -> None:
@@ -184,7 +184,6 @@ class Machine(RuleBasedStateMachine):
         self.client, self.server = (End(Limits(max_frame=frames, window=window)) for window in windows)
         self.client.peer, self.server.peer = self.server, self.client
         self.ends = (self.client, self.server)
-        self.sockets: list[Socket] = []
         self.greeting: Socket | None = None
         """On which the client waits for WELCOME."""
         self.number = 0

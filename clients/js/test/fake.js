@@ -58,8 +58,8 @@ export function fakeServer(select = (offered) => offered[0]) {
       this.onmessage?.({ data: typeof bytes === "string" ? bytes : Uint8Array.from(bytes).buffer });
     }
 
-    welcome({ status = 0, sid = SID, rx = 0, first = 1, max = 2 ** 20, window = 2 ** 20, ttl = 90_000, most = 2 ** 24 } = {}) {
-      this.say(WELCOME, sid, status, rx, first, max, window, 0, ttl, most, "");
+    welcome({ status = 0, sid = SID, rx = 0, first = 1, window = 2 ** 20, ttl = 90_000, most = 2 ** 24 } = {}) {
+      this.say(WELCOME, sid, status, rx, first, 2 ** 20, window, 0, ttl, most, "");
     }
 
     cut(code = 1006, reason = "") {

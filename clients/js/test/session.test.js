@@ -46,7 +46,7 @@ test("reliable: true refuses such a server", async () => {
   await assert.rejects(connect("ws://here/", { ...server, protocols: "chat", reliable: true }), EnvelopeRefused);
 });
 
-test("a server that selects what it does not know, and answers something else, is spoken to in plain frames", async () => {
+test("a server that selects what it does not know, and answers anything, is spoken to in plain frames", async () => {
   const server = fakeServer((offered) => offered[0] ?? "");
   const connecting = connect("ws://here/", { WebSocket: server.WebSocket });
   (await server.socket()).sayBytes("welcome to our chat");
@@ -252,7 +252,8 @@ test('onsessionlost: "resend" sends it again, whole, on the new session', async 
   const second = await server.socket(1);
   second.welcome({ status: 2, sid: new Uint8Array(32).fill(9) });
   await turns();
-  assert.deepEqual(second.frames().slice(1).map(([type, seq]) => [type, seq]), [[ACK, 0], [PART, 1], [PART, 2], [DATA, 3]]);
+  const numbers = second.frames().slice(1).map((frame) => frame.slice(0, 2));
+  assert.deepEqual(numbers, [[ACK, 0], [PART, 1], [PART, 2], [DATA, 3]]);
   assert.equal(Buffer.concat(second.frames(PART).map((part) => part[3])).toString(), large);
   second.say(ACK, 3, 0);
   await delivered;
@@ -415,11 +416,7 @@ test("what a later version may send is ignored", async () => {
 });
 
 test("delays between attempts grow, and are jittered", () => {
-  const [first, ...later] = backoff({ random: () => 0.5 }).take?.(4) ?? firstOf(backoff({ random: () => 0.5 }), 4);
-  assert.equal(first, 2500);
-  assert.deepEqual(later.map(Math.round), [2325, 3762, 6087]);
+  const series = backoff({ random: () => 0.5 });
+  const first = Array.from({ length: 4 }, () => Math.round(series.next().value));
+  assert.deepEqual(first, [2500, 2325, 3762, 6087]);
 });
-
-function firstOf(series, count) {
-  return Array.from({ length: count }, () => series.next().value);
-}

@@ -25,7 +25,7 @@ class Node:
 
     visits: int
 
-    def __init__(self, key: Hashable, value: Any, expires_at: float, weight: int, tags: tuple[str, ...]) -> None:  # noqa: ARG002 - some keep the key
+    def __init__(self, key: Hashable, value: Any, expires_at: float, weight: int, tags: tuple[str, ...]) -> None:
         self.value = value
         self.expires_at = expires_at
         self.weight = weight

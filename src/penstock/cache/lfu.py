@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from heapq import heappop, heappush
 from typing import Any
 
-from penstock.cache.chain import Chain
+from penstock.cache.chain import Chain, unlink
 from penstock.cache.entry import Counted
 from penstock.cache.policy import MOST_MOVES
 
@@ -47,22 +47,20 @@ class LfuOrder:
 
     def remove(self, key: Hashable, node: Counted) -> None:
         del self.nodes[key]
-        node.before.after, node.after.before = node.after, node.before
+        unlink(node)
 
     def pop(self) -> tuple[Hashable, Counted]:
         moves = 0
         while True:
             self._age = self._ranks[0]
-            chain = self._chains[self._age]
-            node = chain.first
-            if node is chain.ring:
+            node = self._chains[self._age].pop()
+            if node is None:
                 del self._chains[heappop(self._ranks)]
-                continue
-            self._unlink(node)
-            if not node.visits or moves == MOST_MOVES:
+            elif not node.visits or moves == MOST_MOVES:
                 del self.nodes[node.key]
                 return node.key, node
-            node.standing += node.visits
-            node.visits = 0
-            self._place(node)
-            moves += 1
+            else:
+                node.standing += node.visits
+                node.visits = 0
+                self._place(node)
+                moves += 1

@@ -19,6 +19,8 @@ class OverSockets(Receiver):
         self.loop = inner.loop
         self.id, self.logger, self.close_timeout = inner.id, inner.logger, inner.close_timeout
         self._latest = inner
+        self.subprotocol: Subprotocol | None = inner_subprotocol(inner.subprotocol)
+        """The application's, of the first socket: later ones only go on with it."""
         self._state = State.OPEN
         self._exc: ConnectionClosed | None = None
         self._farewell = Farewell()
@@ -34,10 +36,6 @@ class OverSockets(Receiver):
     @property
     def response(self) -> Response | None:
         return self._latest.response
-
-    @property
-    def subprotocol(self) -> Subprotocol | None:
-        return inner_subprotocol(self._latest.subprotocol)
 
     @property
     def latency(self) -> float:

@@ -144,7 +144,11 @@ class Actions:
         member = Member(key, endpoint, connection, now, now + lifetime)
         member.check_at = now + self._config.check_interval * (0.5 + self._random() / 2)  # not all at once
         self._state.opened(member, now)
-        connection.watch(on_end=partial(self._ended, member), on_full=partial(self._make_room, member))
+        connection.watch(
+            on_end=partial(self._ended, member),
+            on_full=partial(self._make_room, member),
+            on_detached=partial(self._detached, member),
+        )
         if connection.outbox.ended:
             self._ended(member)
 
@@ -158,6 +162,12 @@ class Actions:
     def _ended(self, member: Member[Connection]) -> None:
         self._loop.call_soon(self._judge, member)  # the CLOSE frame that ends it is still being looked at
         self._state.lost(member, "peer")
+        if self._state.todo:
+            self.act()
+
+    def _detached(self, member: Member[Connection]) -> None:
+        """A session has lost its socket: its borrower may wait until it goes on, but nobody else is to."""
+        self._state.lost(member, "detached")
         if self._state.todo:
             self.act()
 
@@ -204,6 +214,8 @@ class Actions:
 
     def _close(self, member: Member[Connection], reason: str) -> None:
         self._counts.closed[reason] = self._counts.closed.get(reason, 0) + 1
+        if member.connection.is_detached:
+            member.connection.abort()  # else it would wait for a socket first
         task = self.spawn(member.connection.close(CloseCode.NORMAL_CLOSURE))
         self._closing[task] = member
         task.add_done_callback(self._closed)

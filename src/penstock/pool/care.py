@@ -54,7 +54,7 @@ class Care:
         state.rotate(now, self._config.max_lifetime * AHEAD)
         for key, slots in list(state.keys.items()):
             for member in slots.members:
-                if member.check_at <= now + self._interval:
+                if member.check_at <= now + self._interval and not member.connection.is_detached:
                     self._check(member, now)
                 if member.idle and member.connection.unread:
                     self._actions.drop_unread(member.connection)

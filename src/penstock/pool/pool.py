@@ -85,7 +85,7 @@ class ConnectionPool:
         self._now: Callable[[], float]
         self._is_running: Callable[[], bool]
         self.thread: int | None = None
-        """The thread of the pool's event loop; `FOREIGN` in a child process."""
+        """Of the pool's event loop; in a child process none that there is."""
         self._deadlines: Deadlines[Connection]
         self._actions: Actions
         self._care: asyncio.Task[None]

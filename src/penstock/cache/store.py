@@ -1,0 +1,140 @@
+"""The entries of a cache within their bounds, and what leads to them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from math import inf
+from typing import Any
+
+from penstock.cache.entry import Cause, Dropped, Failure, Node
+from penstock.cache.index import SortedKeys, Tags
+from penstock.cache.lfu import LfuOrder
+from penstock.cache.lru import LruOrder
+from penstock.cache.policy import EvictionPolicy, Order
+from penstock.cache.s3fifo import S3FifoOrder
+from penstock.cache.soonest import SoonestOrder
+
+ORDERS: dict[EvictionPolicy, type[Order]] = {
+    EvictionPolicy.LRU: LruOrder,
+    EvictionPolicy.LFU: LfuOrder,
+    EvictionPolicy.TTL: SoonestOrder,
+    EvictionPolicy.S3_FIFO: S3FifoOrder,
+}
+
+
+class Store:
+    """Nodes, bounded in number and weight.
+
+    What goes is left in `dropped`, so that it is told, and its memory freed, by a caller who holds no lock.
+    """
+
+    def __init__(self, policy: EvictionPolicy, max_size: int, max_bytes: int | None) -> None:
+        self._policy = policy
+        self.max_size = max_size
+        self._most_bytes = inf if max_bytes is None else max_bytes
+        self.order = ORDERS[policy]()
+        self.weight = 0
+        """Of all nodes, in bytes."""
+        self.evictions = self.expirations = self.refused = 0
+        self.dropped: list[Dropped] = []
+        self._tags = Tags()
+        self._sorted: SortedKeys | None = None
+        """All keys that are text, once somebody has asked how they begin."""
+
+    def put(
+        self, key: Hashable, value: Any, expires_at: float, weight: int, tags: tuple[str, ...], now: float
+    ) -> bool:
+        """Store a value in place of the one before, if any; False if there is no room for it however much goes."""
+        order = self.order
+        node = order.nodes.get(key)
+        if weight > self._most_bytes or not self.max_size:
+            self.refused += 1
+            self.drop(key, "replaced")
+            return False
+        if node is not None:
+            if self.weight - node.weight + weight <= self._most_bytes:
+                self._renew(key, node, value, expires_at, weight, tags)
+                return True
+            self._drop(key, node, "replaced")
+        while len(order.nodes) >= self.max_size or self.weight + weight > self._most_bytes:
+            self._evict(now)
+        order.add(key, order.node_type(key, value, expires_at, weight, tags))
+        self.weight += weight
+        if tags:
+            self._tags.add(key, tags)
+        if self._sorted is not None and isinstance(key, str):
+            self._sorted.add(key)
+        return True
+
+    def _renew(
+        self, key: Hashable, node: Node, value: Any, expires_at: float, weight: int, tags: tuple[str, ...]
+    ) -> None:
+        self.dropped.append((key, node.value, "replaced"))
+        node.value = value  # first, so that no reader finds the old value with the new time
+        node.expires_at = expires_at
+        self.weight += weight - node.weight
+        node.weight = weight
+        if tags != node.tags:
+            self._tags.discard(key, node.tags)
+            self._tags.add(key, tags)
+            node.tags = tags
+        self.order.renew(key, node)
+
+    def _evict(self, now: float) -> None:
+        key, node = self.order.pop()
+        if node.expires_at > now:
+            self.evictions += 1
+            self._forget(key, node, "capacity")
+        else:
+            self.expirations += 1
+            self._forget(key, node, "expired")
+
+    def drop(self, key: Hashable, cause: Cause) -> bool:
+        """Drop what there is for a key; whether there was anything."""
+        node = self.order.nodes.get(key)
+        if node is not None:
+            self._drop(key, node, cause)
+        return node is not None
+
+    def drop_expired(self, key: Hashable, node: Node) -> None:
+        """Drop a node that was found to be past its time, if it is still there."""
+        if self.order.nodes.get(key) is node:
+            self.expirations += 1
+            self._drop(key, node, "expired")
+
+    def drop_tagged(self, tag: str) -> int:
+        """Drop all that have a tag; how many."""
+        keys = self._tags.having(tag)
+        return sum(self.drop(key, "invalidated") for key in keys)
+
+    def drop_beginning(self, prefix: str) -> int:
+        """Drop all whose keys are text that begins so; how many."""
+        if self._sorted is None:
+            self._sorted = SortedKeys(key for key in self.order.nodes if isinstance(key, str))
+        keys = self._sorted.beginning_with(prefix)
+        return sum(self.drop(key, "invalidated") for key in keys)
+
+    def drop_all(self) -> None:
+        """Drop everything. The order, and with it where readers look, is another one afterwards."""
+        self.dropped += [(key, node.value, "cleared") for key, node in self.order.nodes.items()]
+        self.order = ORDERS[self._policy]()
+        self.weight = 0
+        self._tags = Tags()
+        self._sorted = None if self._sorted is None else SortedKeys(())
+
+    def _drop(self, key: Hashable, node: Node, cause: Cause) -> None:
+        self.order.remove(key, node)
+        self._forget(key, node, cause)
+
+    def _forget(self, key: Hashable, node: Node, cause: Cause) -> None:
+        self.weight -= node.weight
+        if node.tags:
+            self._tags.discard(key, node.tags)
+        if self._sorted is not None and isinstance(key, str):
+            self._sorted.remove(key)
+        self.dropped.append((key, node.value, cause))
+
+
+def told(dropped: list[Dropped]) -> list[Dropped]:
+    """Without the failures, which nobody has stored."""
+    return [one for one in dropped if not isinstance(one[1], Failure)]
