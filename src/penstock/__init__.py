@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from penstock.batch.processor import BatchProcessor
     from penstock.batch.receipt import Receipt
     from penstock.batch.stats import BatchStats
+    from penstock.cache.cache import MessageCache
+    from penstock.cache.entry import CacheEntry
+    from penstock.cache.policy import EvictionPolicy
+    from penstock.cache.stats import CacheStats
     from penstock.connection.accelerate import accelerate
     from penstock.connection.broadcast import broadcast
     from penstock.connection.connect import connect, unix_connect
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
         DeliveryUnknown,
         EnvelopeRefused,
         LeaseReturned,
+        LoadCycle,
         MessageDropped,
         MessageTypeError,
         PerformanceError,
@@ -56,6 +61,8 @@ _HOMES = {
     "BatchStats": "penstock.batch.stats",
     "BatcherClosed": "penstock.errors",
     "BatcherFull": "penstock.errors",
+    "CacheEntry": "penstock.cache.entry",
+    "CacheStats": "penstock.cache.stats",
     "CertificateRefused": "penstock.errors",
     "Codec": "penstock.wire.compression",
     "Connection": "penstock.connection.connection",
@@ -66,10 +73,13 @@ _HOMES = {
     "DeliveryFailed": "penstock.errors",
     "DeliveryUnknown": "penstock.errors",
     "EnvelopeRefused": "penstock.errors",
+    "EvictionPolicy": "penstock.cache.policy",
     "HealthChecker": "penstock.pool.health",
     "LeaseReturned": "penstock.errors",
+    "LoadCycle": "penstock.errors",
     "Message": "penstock.message",
     "MessageBatcher": "penstock.batch.batcher",
+    "MessageCache": "penstock.cache.cache",
     "MessageDropped": "penstock.errors",
     "MessageType": "penstock.message",
     "MessageTypeError": "penstock.errors",
@@ -101,6 +111,8 @@ __all__ = [
     "BatchStats",
     "BatcherClosed",
     "BatcherFull",
+    "CacheEntry",
+    "CacheStats",
     "CertificateRefused",
     "Codec",
     "Connection",
@@ -111,10 +123,13 @@ __all__ = [
     "DeliveryFailed",
     "DeliveryUnknown",
     "EnvelopeRefused",
+    "EvictionPolicy",
     "HealthChecker",
     "LeaseReturned",
+    "LoadCycle",
     "Message",
     "MessageBatcher",
+    "MessageCache",
     "MessageDropped",
     "MessageType",
     "MessageTypeError",

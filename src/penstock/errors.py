@@ -19,6 +19,7 @@
     ├── BatcherClosed (RuntimeError)                the batcher takes no more
     ├── MessageDropped                              a message that was accepted, and will not be delivered
     │   └── DeliveryFailed                          ... because each attempt to deliver it failed
+    ├── LoadCycle (RuntimeError)                    a loader that waits for itself
     └── WrongLoop (RuntimeError)                    a connection, pool or batcher used outside its event loop
 
 What goes wrong *on* a connection raises the exceptions of the ``websockets`` library (``ConnectionClosed`` and its
@@ -28,7 +29,7 @@ siblings), because a program that moves over already handles them.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from websockets.exceptions import ConnectionClosedError
 from websockets.frames import Close
@@ -242,6 +243,20 @@ class DeliveryFailed(MessageDropped):
     def __str__(self) -> str:
         return (
             f"the message was dropped: deliver failed {self.attempts} times; see what it raised, or raise max_attempts"
+        )
+
+
+class LoadCycle(PerformanceError, RuntimeError):  # noqa: N818 - as its siblings
+    """A cache's loader asked for the key that it loads, directly or through others: it would wait for itself."""
+
+    def __init__(self, key: Hashable) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return (
+            f"the loader of {self.key!r} asked the cache for that key, and would wait for itself; "
+            "let a loader call the source"
         )
 
 

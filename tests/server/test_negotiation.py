@@ -81,14 +81,21 @@ async def test_what_is_offered(transport: Any, options: dict[str, Any], offered:
 
 @each_transport
 async def test_a_server_that_does_not_want_it_does_not_answer(transport: Any) -> None:
-    async with (penstock_serving(reliable=False, transport=transport) as server, penstock.connect(url_of(server)) as conn):
+    async with (
+        penstock_serving(reliable=False, transport=transport) as server,
+        penstock.connect(url_of(server)) as conn,
+    ):
         assert not conn.is_reliable
         assert "Penstock" not in conn.response.headers
 
 
 @each_transport
 async def test_the_offer_survives_redirects(transport: Any) -> None:
-    async with ((penstock_serving(transport=transport) as server, peer(saying(http("302 Found", f"Location: {url_of(server)}"))) as first), penstock.connect(first.url, transport=transport) as conn):
+    async with (
+        penstock_serving(transport=transport) as server,
+        peer(saying(http("302 Found", f"Location: {url_of(server)}"))) as first,
+        penstock.connect(first.url, transport=transport) as conn,
+    ):
         assert conn.is_reliable
         await conn.send("x")
         assert await conn.recv() == "x"
@@ -99,7 +106,11 @@ async def test_the_offer_survives_redirects(transport: Any) -> None:
 
 @each_transport
 async def test_a_relay_that_drops_the_answer_loses_no_message(transport: Any) -> None:
-    async with (penstock_serving(transport=transport) as server, relaying(port_of(server), without_header) as relay, penstock.connect(relay.url, transport=transport) as conn):
+    async with (
+        penstock_serving(transport=transport) as server,
+        relaying(port_of(server), without_header) as relay,
+        penstock.connect(relay.url, transport=transport) as conn,
+    ):
         assert not conn.is_reliable
         for message in ("one", b"two", "", b""):
             await conn.send(message)
@@ -113,7 +124,11 @@ async def test_a_client_that_says_nothing_is_spoken_to_plainly_after_a_while(tra
         await conn.send("greetings")
         await echo(conn)
 
-    async with (penstock_serving(handler, transport=transport) as server, relaying(port_of(server), without_header) as relay, penstock.connect(relay.url) as conn):
+    async with (
+        penstock_serving(handler, transport=transport) as server,
+        relaying(port_of(server), without_header) as relay,
+        penstock.connect(relay.url) as conn,
+    ):
         assert await conn.recv() == "greetings"
         await conn.send("hello")
         assert await conn.recv() == "hello"
@@ -158,7 +173,10 @@ async def test_hello_that_comes_after_silence_is_refused(
 @each_transport
 async def test_what_comes_first_may_be_anything_at_all(transport: Any) -> None:
     for message in ("text", b"", b"\x90", b"\xff" * 100, write(Welcome(b"", 0, 0, 1, 4096, 1, 0, 0, 0, ""))):
-        async with (penstock_serving(transport=transport) as server, websockets.connect(url_of(server), additional_headers=OFFER) as plain):
+        async with (
+            penstock_serving(transport=transport) as server,
+            websockets.connect(url_of(server), additional_headers=OFFER) as plain,
+        ):
             await plain.send(message)
             assert await plain.recv() == message
             await plain.send(HELLO)  # the application's own, then
@@ -167,7 +185,10 @@ async def test_what_comes_first_may_be_anything_at_all(transport: Any) -> None:
 
 @each_transport
 async def test_hello_that_makes_no_sense_is_refused(transport: Any) -> None:
-    async with (penstock_serving(transport=transport) as server, websockets.connect(url_of(server), additional_headers=OFFER) as plain):
+    async with (
+        penstock_serving(transport=transport) as server,
+        websockets.connect(url_of(server), additional_headers=OFFER) as plain,
+    ):
         await plain.send(write(Hello(b"", 0, 1, 1, 0, 0, 0)))
         with pytest.raises(ConnectionClosed):
             await plain.recv()
@@ -191,7 +212,10 @@ async def test_a_server_that_promises_the_envelope_and_says_something_else_is_no
 
 @each_transport
 async def test_a_server_whose_loop_was_held_up_still_sees_hello(transport: Any, hasty: None) -> None:
-    async with (penstock_serving(transport=transport) as server, websockets.connect(url_of(server), additional_headers=OFFER) as plain):
+    async with (
+        penstock_serving(transport=transport) as server,
+        websockets.connect(url_of(server), additional_headers=OFFER) as plain,
+    ):
         await plain.send(HELLO)
         time.sleep(0.3)  # noqa: ASYNC251 - the fault
         assert isinstance(read(await plain.recv()), Welcome)
@@ -203,7 +227,10 @@ async def test_a_server_whose_loop_was_held_up_still_sees_hello(transport: Any, 
 @each_transport
 async def test_permessage_deflate_and_the_envelope_go_together(transport: Any) -> None:
     messages = [f"message {number}" * 20 for number in range(500)]
-    async with (penstock_serving(transport=transport, compression="deflate") as server, penstock.connect(url_of(server), transport=transport, compression="deflate") as conn):
+    async with (
+        penstock_serving(transport=transport, compression="deflate") as server,
+        penstock.connect(url_of(server), transport=transport, compression="deflate") as conn,
+    ):
         assert "permessage-deflate" in conn.response.headers["Sec-WebSocket-Extensions"]
         assert conn.is_reliable
         await conn.send_many(messages)
@@ -217,7 +244,10 @@ async def test_envelope_frames_that_arrive_compressed_are_inflated(transport: An
     async def handler(conn: Any) -> None:
         await conn.send(await conn.recv() + "!")
 
-    async with (penstock_serving(handler, transport=transport, compression="deflate") as server, websockets.connect(url_of(server), additional_headers=OFFER, compression="deflate") as plain):
+    async with (
+        penstock_serving(handler, transport=transport, compression="deflate") as server,
+        websockets.connect(url_of(server), additional_headers=OFFER, compression="deflate") as plain,
+    ):
         await plain.send(HELLO)
         assert isinstance(read(await plain.recv()), Welcome)
         await plain.send(b"\x93\x00\x01\x91\xd9\xc8" + b"x" * 200)
@@ -254,9 +284,11 @@ async def test_the_envelope_alone_may_be_the_subprotocol(transport: Any) -> None
             assert plain.subprotocol == "penstock.v1"
             await plain.send(HELLO)
             assert isinstance(read(await plain.recv()), Welcome)
-    async with penstock_serving(transport=transport, reliable=False) as server:
-        async with websockets.connect(url_of(server), subprotocols=["penstock.v1"]) as plain:  # type: ignore[list-item]
-            assert plain.subprotocol is None
+    async with (
+        penstock_serving(transport=transport, reliable=False) as server,
+        websockets.connect(url_of(server), subprotocols=["penstock.v1"]) as plain,  # type: ignore[list-item]
+    ):
+        assert plain.subprotocol is None
 
 
 @each_transport
@@ -266,7 +298,10 @@ async def test_a_client_of_penstock_with_a_subprotocol_sees_it_over_a_session(tr
     async def handler(conn: Any) -> None:
         seen.append(conn.subprotocol)
 
-    async with (penstock_serving(handler, transport=transport, subprotocols=["chat"]) as server, penstock.connect(url_of(server), transport=transport, subprotocols=["chat"]) as conn):
+    async with (
+        penstock_serving(handler, transport=transport, subprotocols=["chat"]) as server,
+        penstock.connect(url_of(server), transport=transport, subprotocols=["chat"]) as conn,
+    ):
         assert conn.is_reliable
         assert conn.subprotocol == "chat"
         await until(lambda: seen)
@@ -302,7 +337,10 @@ async def test_hooks_and_basic_auth_work_with_sessions(transport: Any) -> None:
 
 @each_transport
 async def test_a_broadcast_does_not_disturb_who_is_still_negotiating(transport: Any) -> None:
-    async with (penstock_serving(transport=transport) as server, websockets.connect(url_of(server), additional_headers=OFFER) as plain):
+    async with (
+        penstock_serving(transport=transport) as server,
+        websockets.connect(url_of(server), additional_headers=OFFER) as plain,
+    ):
         await asyncio.sleep(0.05)
         assert server.connections == set()
         penstock.broadcast(server.connections, "to all")

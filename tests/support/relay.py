@@ -40,6 +40,12 @@ class Relay:
         """Let nothing pass, and tell nobody: the machine at the other end seems to be gone."""
         self._flowing.clear()
 
+    def pause_those_that_are_open(self) -> None:
+        """Half-open for ever: what comes later passes."""
+        self._flowing.clear()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+
     def go_on(self) -> None:
         self._flowing.set()
 
@@ -85,9 +91,13 @@ class Relay:
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, note: Any, edit: Edit | None
     ) -> None:
+        flowing = self._flowing
         try:
-            while data := await reader.read(65_536):
-                await self._flowing.wait()
+            while True:
+                data = await reader.read(65_536)
+                await flowing.wait()
+                if not data:
+                    return
                 if note is not None:
                     note(data)
                     note = None

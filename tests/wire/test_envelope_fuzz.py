@@ -35,7 +35,9 @@ from penstock.wire.envelope import (
     read,
     write,
 )
-from penstock.wire.session import Limits, Outgoing, Session, limits_of
+from penstock.wire.limits import Limits, limits_of
+from penstock.wire.outgoing import Outgoing
+from penstock.wire.session import Session
 
 LIMITS = Limits(max_frame=65_536, window=65_536, max_message=100_000)
 NESTED = b"\x91" * 3000 + b"\x90"

@@ -28,13 +28,9 @@ from penstock.wire.envelope import (
     read,
     write,
 )
-from penstock.wire.session import (
-    ACK_FRAMES,
-    LEAST_FRAME,
-    Incoming,
-    Limits,
-    Outgoing,
-)
+from penstock.wire.incoming import ACK_FRAMES, Incoming
+from penstock.wire.limits import LEAST_FRAME, Limits
+from penstock.wire.outgoing import Outgoing
 
 LIMITS = Limits()
 SMALL = Limits(max_frame=LEAST_FRAME)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from penstock.wire import session as session_module
+from penstock.wire import outgoing as outgoing_module
 from penstock.wire.compression import Codec, compress
 from penstock.wire.envelope import (
     LAST,
@@ -25,14 +25,9 @@ from penstock.wire.envelope import (
     unpack,
     write,
 )
-from penstock.wire.session import (
-    LEAST_FRAME,
-    REPLAY_BYTES,
-    REPLAY_FRAMES,
-    Incoming,
-    Limits,
-    Outgoing,
-)
+from penstock.wire.incoming import Incoming
+from penstock.wire.limits import LEAST_FRAME, Limits
+from penstock.wire.outgoing import REPLAY_BYTES, REPLAY_FRAMES, Outgoing
 
 LIMITS = Limits()
 SMALL = Limits(max_frame=LEAST_FRAME)
@@ -199,8 +194,8 @@ def test_pieces_of_no_length_make_a_message_of_no_length(text: bool) -> None:
 
 def test_only_parts_begin_as_parts_do() -> None:
     (compressed,) = sent(LIMITS, list(ALIKE), Codec.ZSTD)
-    assert write(Part(1, 0, b""))[0] == session_module._HEAD_OF_PART
-    assert session_module._HEAD_OF_PART not in {compressed[0], write(data(1, "a"))[0]}
+    assert write(Part(1, 0, b""))[0] == outgoing_module._HEAD_OF_PART
+    assert outgoing_module._HEAD_OF_PART not in {compressed[0], write(data(1, "a"))[0]}
 
 
 # Compressed

@@ -18,15 +18,9 @@ from penstock.wire.envelope import (
     pack,
     read,
 )
-from penstock.wire.session import (
-    LEAST_FRAME,
-    Incoming,
-    Limits,
-    Session,
-    choose_codec,
-    limits_of,
-    limits_within,
-)
+from penstock.wire.incoming import Incoming
+from penstock.wire.limits import LEAST_FRAME, Limits, choose_codec, limits_of, limits_within
+from penstock.wire.session import Session
 
 LIMITS = Limits()
 

@@ -19,7 +19,9 @@ from hypothesis.stateful import (
 
 from penstock.wire.compression import Codec
 from penstock.wire.envelope import RESUMED, Ack, Bye, Compressed, Content, Data, Hello, Part, Welcome, read, write
-from penstock.wire.session import LEAST_FRAME, REPLAY_BYTES, REPLAY_FRAMES, Limits, Session, limits_of
+from penstock.wire.limits import LEAST_FRAME, Limits, limits_of
+from penstock.wire.outgoing import REPLAY_BYTES, REPLAY_FRAMES
+from penstock.wire.session import Session
 
 MOST_ADDED = 200_000
 """Bytes that one step adds at most, frames and all."""

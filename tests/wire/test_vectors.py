@@ -27,7 +27,10 @@ from penstock.wire.envelope import (
     unpack,
     write,
 )
-from penstock.wire.session import Incoming, Limits, Outgoing, Session
+from penstock.wire.incoming import Incoming
+from penstock.wire.limits import Limits
+from penstock.wire.outgoing import Outgoing
+from penstock.wire.session import Session
 
 FOLDER = Path(__file__).parent.parent / "vectors"
 

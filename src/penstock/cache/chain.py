@@ -11,7 +11,7 @@ class Chain:
     __slots__ = ("_ring",)
 
     def __init__(self) -> None:
-        ring = self._ring = Counted(None, None, 0.0, 0, ())
+        ring = self._ring = Counted()
         ring.before = ring.after = ring
 
     def append(self, node: Counted) -> None:

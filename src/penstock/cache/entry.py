@@ -23,14 +23,11 @@ class Node:
 
     __slots__ = ("expires_at", "tags", "value", "weight")
 
-    visits: int
-
-    def __init__(self, key: Hashable, value: Any, expires_at: float, weight: int, tags: tuple[str, ...]) -> None:
-        self.value = value
-        self.expires_at = expires_at
-        self.weight = weight
-        """In bytes; 0 where they are not bounded."""
-        self.tags = tags
+    value: Any
+    expires_at: float
+    weight: int
+    """In bytes; 0 where they are not bounded."""
+    tags: tuple[str, ...]
 
 
 class Counted(Node):
@@ -38,18 +35,13 @@ class Counted(Node):
 
     __slots__ = ("after", "before", "key", "standing", "visits")
 
-    def __init__(self, key: Hashable, value: Any, expires_at: float, weight: int, tags: tuple[str, ...]) -> None:
-        self.value = value
-        self.expires_at = expires_at
-        self.weight = weight
-        self.tags = tags
-        self.key = key
-        self.visits = 0
-        """Hits since its order last looked; readers that meet may count one for two."""
-        self.standing: float = 0
-        """What its order noted about it."""
-        self.before: Counted
-        self.after: Counted
+    key: Hashable
+    visits: int
+    """Hits since its order last looked; readers that meet may count one for two."""
+    standing: float
+    """What its order noted about it."""
+    before: Counted
+    after: Counted
 
 
 class Failure:

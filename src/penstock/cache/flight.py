@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
-from asyncio import CancelledError, Future
+from asyncio import AbstractEventLoop, CancelledError, Future, Task
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from contextvars import ContextVar
 from inspect import isawaitable
+from types import TracebackType
 from typing import Any, TypeAlias
 
 from penstock.cache.entry import Node
 
 Loader: TypeAlias = Callable[[], Awaitable[Any] | Any]
-
-current: ContextVar[Flight | None] = ContextVar("penstock.cache.flight", default=None)
-"""The load that this task does, or was begun by."""
+Loaded: TypeAlias = tuple[Any, int]
+"""A value, and what it weighs."""
 
 
 class Flight:
-    """Runs a loader in a task of its own, so that no caller's cancelling ends it for the others.
+    """A loader that runs in a task of its own, so that no caller's cancelling ends it for the others.
 
     Callers may be on other event loops than the loader: each waits on a future of its own.
     """
 
     __slots__ = (
-        "_asked",
-        "_failed",
-        "_result",
+        "_error",
+        "_trace",
+        "_value",
         "ended",
         "key",
         "loop",
@@ -39,20 +38,28 @@ class Flight:
         "waiters",
     )
 
-    def __init__(self, key: Hashable, ttl: float, tags: tuple[str, ...], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, key: Hashable, ttl: float, tags: tuple[str, ...], loop: AbstractEventLoop) -> None:
         self.key, self.ttl, self.tags, self.loop = key, ttl, tags, loop
-        self.task: asyncio.Task[None] | None = None
-        self.waiters: set[Future[None]] = set()
+        self.task: Task[Loaded] | None = None
+        self.waiters = set[Future[None]]()
         self.refreshed: Node | None = None
         """The stale node that the result is to replace, while nobody waits for it."""
-        self.needs: set[Flight] = set()
-        """What its loader waits for."""
+        self.needs = set[Flight]()
+        """Loads that its loader waits for."""
         self.ended = False
-        self._result: Any = None
-        self._failed: BaseException | None = None
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._trace: TracebackType | None = None
+
+    async def load(self, loader: Loader, size_of: Callable[[Any], int] | None) -> Loaded:
+        """Call the loader; runs in a task of its own."""
+        current.set(self)
+        result = loader()
+        value = await result if isawaitable(result) else result
+        return value, 0 if size_of is None else size_of(value)
 
     def waits_for(self, other: Flight) -> bool:
-        """Whether it could not end before another one does."""
+        """Whether it cannot end before another one does."""
         todo, seen = [self], {self}
         while todo:
             one = todo.pop()
@@ -62,43 +69,35 @@ class Flight:
             seen |= one.needs
         return False
 
-    async def load(self, loader: Loader) -> Any:
-        """Call the loader. What it returns or raises is what `answer` gives."""
-        current.set(self)
-        try:
-            result = loader()
-            self._result = await result if isawaitable(result) else result
-        except BaseException as exc:
-            self._failed = exc
-            raise
-        return self._result
+    def end(self, value: Any, error: BaseException | None) -> None:
+        """Note what `answer` gives."""
+        self._value, self._error = value, error
+        self._trace = None if error is None else error.__traceback__
 
     def answer(self) -> Any:
-        """What was loaded, once `ended`.
-
-        Raises:
-            BaseException: whatever the loader raised, to everybody.
-        """
-        if self._failed is not None:
-            raise self._failed.with_traceback(None)
-        return self._result
+        """What was loaded; raises what the loader raised, to everybody with the same traceback."""
+        if self._error is not None:
+            raise self._error.with_traceback(self._trace)
+        return self._value
 
     @property
     def was_cancelled(self) -> bool:
-        return isinstance(self._failed, CancelledError)
+        return isinstance(self._error, CancelledError)
 
-    def end(self, waiters: set[Future[None]]) -> None:
-        """Wake up all who wait; runs on the loader's event loop."""
+    def wake(self, waiters: set[Future[None]]) -> None:
+        """Wake up all who waited; on the loader's event loop."""
         for waiter in waiters:
-            if waiter.get_loop() is self.loop:
-                wake(waiter)
+            loop = waiter.get_loop()
+            if loop is self.loop:
+                _wake(waiter)
             else:
-                with suppress(RuntimeError):  # its loop is closed: nobody waits any more
-                    waiter.get_loop().call_soon_threadsafe(wake, waiter)
+                with suppress(RuntimeError):  # closed: nobody waits there any more
+                    loop.call_soon_threadsafe(_wake, waiter)
 
-    def cancel(self, loop: asyncio.AbstractEventLoop) -> None:
+    def cancel(self, loop: AbstractEventLoop) -> None:
         """End the load, for nobody waits any more; ``loop`` is the caller's."""
-        assert self.task is not None
+        if self.task is None:
+            return  # its caller will find that nobody waits
         if loop is self.loop:
             self.task.cancel()
         else:
@@ -106,7 +105,10 @@ class Flight:
                 self.loop.call_soon_threadsafe(self.task.cancel)
 
 
-def wake(waiter: Future[None]) -> None:
-    """Unless it was cancelled in the same moment."""
-    if not waiter.done():
+current: ContextVar[Flight | None] = ContextVar("penstock.cache.flight", default=None)
+"""The load that this task does, or was begun by."""
+
+
+def _wake(waiter: Future[None]) -> None:
+    if not waiter.done():  # it was cancelled in this moment
         waiter.set_result(None)

@@ -29,8 +29,8 @@ class LfuOrder:
         self._age = 0.0
 
     def add(self, key: Hashable, node: Counted) -> None:
+        node.key, node.visits, node.standing = key, 0, 1
         self.nodes[key] = node
-        node.standing = 1
         self._place(node)
 
     def _place(self, node: Counted) -> None:

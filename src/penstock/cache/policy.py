@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from enum import Enum
 from typing import Any, Protocol
 
@@ -29,15 +29,20 @@ class Order(Protocol):
     Readers find nodes in `nodes` and report a hit without it.
     """
 
-    node_type: type[Any]
-    """Makes a node of key, value, time of expiry, weight and tags."""
-    nodes: dict[Hashable, Any]
-    """All nodes by their keys."""
-    touch: Callable[[Hashable], object] | None
-    """Takes the key of a hit, and raises KeyError if it has gone; None: one is added to `visits` of the node."""
+    @property
+    def node_type(self) -> type[Any]:
+        """What its nodes are."""
+
+    @property
+    def nodes(self) -> Mapping[Hashable, Any]:
+        """All nodes by their keys."""
+
+    @property
+    def touch(self) -> Callable[[Hashable], object] | None:
+        """Takes the key of a hit, and raises KeyError if it has gone; None: one is added to `visits` of the node."""
 
     def add(self, key: Hashable, node: Any) -> None:
-        """A key that has no node gets one."""
+        """A key that has no node gets one, whose fields of `Node` are set."""
 
     def renew(self, key: Hashable, node: Any) -> None:
         """A node has another value, and perhaps another time of expiry."""

@@ -37,6 +37,7 @@ class S3FifoOrder:
         """Hashes of `_gone`, less those that came back."""
 
     def add(self, key: Hashable, node: Counted) -> None:
+        node.key, node.visits, node.standing = key, 0, _SMALL
         self.nodes[key] = node
         hashed = hash(key)
         if hashed in self._known:

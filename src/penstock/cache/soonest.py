@@ -29,6 +29,7 @@ class SoonestOrder:
         self._number = count()
 
     def add(self, key: Hashable, node: Counted) -> None:
+        node.key, node.visits = key, 0
         self.nodes[key] = node
         self._push(node)
 

@@ -28,10 +28,13 @@ class Store:
     What goes is left in `dropped`, so that it is told, and its memory freed, by a caller who holds no lock.
     """
 
-    def __init__(self, policy: EvictionPolicy, max_size: int, max_bytes: int | None) -> None:
+    def __init__(
+        self, policy: EvictionPolicy, max_size: int, max_bytes: int | None = None, stale_ttl: float = 0.0
+    ) -> None:
         self._policy = policy
         self.max_size = max_size
-        self._most_bytes = inf if max_bytes is None else max_bytes
+        self._stale_ttl = stale_ttl
+        self._most_bytes = -1 if not max_size else inf if max_bytes is None else max_bytes
         self.order = ORDERS[policy]()
         self.weight = 0
         """Of all nodes, in bytes."""
@@ -41,30 +44,43 @@ class Store:
         self._sorted: SortedKeys | None = None
         """All keys that are text, once somebody has asked how they begin."""
 
-    def put(
-        self, key: Hashable, value: Any, expires_at: float, weight: int, tags: tuple[str, ...], now: float
-    ) -> bool:
+    def put(self, key: Hashable, value: Any, expires_at: float, weight: int, tags: tuple[str, ...], now: float) -> bool:
         """Store a value in place of the one before, if any; False if there is no room for it however much goes."""
         order = self.order
-        node = order.nodes.get(key)
-        if weight > self._most_bytes or not self.max_size:
+        nodes = order.nodes
+        if weight > self._most_bytes:
             self.refused += 1
             self.drop(key, "replaced")
             return False
+        node = nodes.get(key)
         if node is not None:
             if self.weight - node.weight + weight <= self._most_bytes:
                 self._renew(key, node, value, expires_at, weight, tags)
                 return True
             self._drop(key, node, "replaced")
-        while len(order.nodes) >= self.max_size or self.weight + weight > self._most_bytes:
-            self._evict(now)
-        order.add(key, order.node_type(key, value, expires_at, weight, tags))
-        self.weight += weight
+        if len(nodes) >= self.max_size or self.weight + weight > self._most_bytes:
+            self._make_room(weight, now)
+        node = order.node_type()
+        node.value, node.expires_at, node.weight, node.tags = value, expires_at, weight, tags
+        order.add(key, node)
+        if weight:
+            self.weight += weight
         if tags:
             self._tags.add(key, tags)
         if self._sorted is not None and isinstance(key, str):
             self._sorted.add(key)
         return True
+
+    def _make_room(self, weight: int, now: float) -> None:
+        order, nodes = self.order, self.order.nodes
+        while len(nodes) >= self.max_size or self.weight + weight > self._most_bytes:
+            key, node = order.pop()
+            if node.expires_at > now:
+                self.evictions += 1
+                self._forget(key, node, "capacity")
+            else:
+                self.expirations += 1
+                self._forget(key, node, "expired")
 
     def _renew(
         self, key: Hashable, node: Node, value: Any, expires_at: float, weight: int, tags: tuple[str, ...]
@@ -80,15 +96,6 @@ class Store:
             node.tags = tags
         self.order.renew(key, node)
 
-    def _evict(self, now: float) -> None:
-        key, node = self.order.pop()
-        if node.expires_at > now:
-            self.evictions += 1
-            self._forget(key, node, "capacity")
-        else:
-            self.expirations += 1
-            self._forget(key, node, "expired")
-
     def drop(self, key: Hashable, cause: Cause) -> bool:
         """Drop what there is for a key; whether there was anything."""
         node = self.order.nodes.get(key)
@@ -96,9 +103,15 @@ class Store:
             self._drop(key, node, cause)
         return node is not None
 
-    def drop_expired(self, key: Hashable, node: Node) -> None:
-        """Drop a node that was found to be past its time, if it is still there."""
-        if self.order.nodes.get(key) is node:
+    def is_over(self, node: Node, now: float) -> bool:
+        """Whether a node is of no use any more, not even as a stale one."""
+        if isinstance(node.value, Failure):
+            return node.value.until <= now
+        return node.expires_at + self._stale_ttl <= now
+
+    def drop_expired(self, key: Hashable, node: Node, now: float) -> None:
+        """Drop a node that was found to be past its time, if it is still there, and still is."""
+        if self.order.nodes.get(key) is node and self.is_over(node, now):
             self.expirations += 1
             self._drop(key, node, "expired")
 
@@ -127,7 +140,8 @@ class Store:
         self._forget(key, node, cause)
 
     def _forget(self, key: Hashable, node: Node, cause: Cause) -> None:
-        self.weight -= node.weight
+        if node.weight:
+            self.weight -= node.weight
         if node.tags:
             self._tags.discard(key, node.tags)
         if self._sorted is not None and isinstance(key, str):

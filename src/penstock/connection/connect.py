@@ -36,7 +36,7 @@ from penstock.transport.base import (
     without_credentials,
 )
 from penstock.wire.envelope import HEADER, VERSION, BadFrame
-from penstock.wire.session import LEAST_FRAME, Limits, limits_within
+from penstock.wire.limits import LEAST_FRAME, Limits, limits_within
 
 MAX_REDIRECTS = 10
 

@@ -18,7 +18,7 @@ from penstock.connection.outbox import Outbox
 from penstock.connection.session import SessionTransport
 from penstock.errors import MessageTypeError, SerializationError
 from penstock.transport.base import State
-from penstock.wire.session import REPLAY_BYTES, REPLAY_FRAMES
+from penstock.wire.outgoing import REPLAY_BYTES, REPLAY_FRAMES
 
 
 class SessionOutbox(Outbox):

@@ -27,7 +27,8 @@ from penstock.wire.envelope import (
     read,
     write,
 )
-from penstock.wire.session import Limits, Session, limits_of
+from penstock.wire.limits import Limits, limits_of
+from penstock.wire.session import Session
 
 WELCOME_TIMEOUT = 10.0
 """Seconds that a server may take to answer HELLO."""

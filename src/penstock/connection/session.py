@@ -31,7 +31,8 @@ from penstock.wire.envelope import (
     Welcome,
     read,
 )
-from penstock.wire.session import Limits, Session
+from penstock.wire.limits import Limits
+from penstock.wire.session import Session
 
 GRACE = 1.0
 """Seconds that a socket, on which a session does not end, may take to close."""

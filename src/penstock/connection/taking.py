@@ -6,7 +6,7 @@ from asyncio import AbstractEventLoop, Future, TimerHandle
 from collections.abc import Callable, Sequence
 
 from penstock.transport.inbox import Inbox, Item
-from penstock.wire.session import ACK_DELAY, Incoming
+from penstock.wire.incoming import ACK_DELAY, Incoming
 
 
 class SessionInbox(Inbox):

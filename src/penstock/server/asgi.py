@@ -30,7 +30,7 @@ from penstock.server.negotiation import HELLO_TIMEOUT
 from penstock.server.sessions import SessionConfig, Sessions
 from penstock.transport.base import CloseCode
 from penstock.wire.envelope import SUBPROTOCOL, BadFrame, Hello
-from penstock.wire.session import Limits
+from penstock.wire.limits import Limits
 
 SHUTDOWN_TIMEOUT = 10.0
 """Seconds that applications may take to return when the server shuts down; then they are cancelled."""

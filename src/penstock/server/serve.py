@@ -31,7 +31,7 @@ from penstock.transport.base import (
     validate_subprotocols,
 )
 from penstock.wire.envelope import BAD_FRAME, HEADER, VERSION, BadFrame, Hello
-from penstock.wire.session import limits_within
+from penstock.wire.limits import limits_within
 
 Handler = Callable[["ServerConnection"], Awaitable[None]]
 

@@ -26,7 +26,8 @@ from penstock.wire.envelope import (
     is_node,
     write,
 )
-from penstock.wire.session import Limits, Session, choose_codec, limits_of
+from penstock.wire.limits import Limits, choose_codec, limits_of
+from penstock.wire.session import Session
 
 TTL = 90.0
 SWEEP_INTERVAL = 1.0
