@@ -826,7 +826,7 @@ class ReliableConnection extends Connection {
 
   #acknowledged(taken, want) {
     this.#outgoing.acknowledged(taken);
-    this.#incoming.want = want; // the latest: a wrong one must not hide those after it
+    if (want) this.#incoming.want = want; // the latest: a wrong one must not hide those after it
     while (this.#receipts.length && this.#receipts[0].seq <= taken) this.#receipts.shift().resolve();
   }
 
