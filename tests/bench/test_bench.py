@@ -30,6 +30,7 @@ def test_every_scenario_can_be_run_as_it_stands(scenario: Scenario) -> None:
         "broadcast": BROADCASTERS,
         "connect": CONNECTORS,
         "contend": POOLS,
+        "gather": {"penstock"},
         "import": {"websockets", "penstock"},
     }.get(scenario.work, LIBRARIES)
     assert set(scenario.messages) <= set(known)

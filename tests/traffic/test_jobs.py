@@ -166,6 +166,13 @@ async def test_every_pool_lends_to_more_than_it_has_connections_for(library: str
     assert told[-1] == 4000
 
 
+async def test_messages_are_added_to_a_batcher() -> None:
+    result, told = await run(Job(work="gather", library="penstock", messages=3000))
+    assert result.messages == 3000
+    assert 0 < result.p50 <= result.p99
+    assert told[-1] == 3000
+
+
 async def test_importing_is_timed() -> None:
     result, told = await run(Job(work="import", library="penstock", messages=2))
     assert result.messages == 2

@@ -27,8 +27,8 @@ P99 = Figure("p99", "us", lambda run: run.p99, 1e6, "less")
 MEMORY = Figure("memory", "KiB/connection", lambda run: run.bytes_each, 1 / 1024, "less")
 CORE = Figure("idle core", "% of a core", lambda run: run.client_cpu, 100, "less")
 CPU = Figure("CPU", "us each", lambda run: run.cpu_each, 1e6, "less")
-BOTH = Figure("CPU of both ends", "us/message", lambda run: run.cpu_of_both, 1e6, "less")
-WIRE = Figure("on the wire", "bytes/message", lambda run: run.wire_each, 1, "less")
+BOTH = Figure("both CPU", "us each", lambda run: run.cpu_of_both, 1e6, "less")
+WIRE = Figure("wire", "B each", lambda run: run.wire_each, 1, "less")
 START = Figure("time", "ms", lambda run: run.p50, 1e3, "less")
 
 
@@ -283,6 +283,15 @@ SCENARIOS = {
                 Target(CPU, "penstock", 1.1, of="penstock, 10,000 idle"),
                 Target(CPU, "penstock", 1.1, of="penstock, 1000 URLs"),
             ),
+        ),
+        Scenario(
+            name="batcher",
+            title="1000 messages added to a batcher, its full batches delivered meanwhile",
+            server=None,
+            work="gather",
+            messages={"penstock": 200_000},
+            figures=(START,),
+            targets=(Target(START, None, 1.0),),
         ),
         Scenario(
             name="import",

@@ -32,12 +32,12 @@ class Answer:
 
 
 class Loads:
-    """Loads that are under way, one at most for each key; those left out whose result is not to be stored."""
+    """Decides over `Store.loads`."""
 
     def __init__(self, store: Store, negative_ttl: Mapping[type[Exception], float]) -> None:
         self._store = store
         self._negative_ttl = negative_ttl
-        self.flights: dict[Hashable, Flight] = {}
+        self._flights = store.loads
         self.coalesced = self.stale_hits = self.begun = self.errors = 0
 
     def ask(self, key: Hashable, ttl: float, tags: tuple[str, ...], now: float, loop: AbstractEventLoop) -> Answer:
@@ -65,14 +65,14 @@ class Loads:
         return answer
 
     def _under_way(self, key: Hashable) -> Flight | None:
-        flight = self.flights.get(key)
+        flight = self._flights.get(key)
         if flight is not None and flight.loop.is_closed():  # without having been cancelled
-            del self.flights[key]
+            del self._flights[key]
             return None
         return flight
 
     def _begin(self, key: Hashable, ttl: float, tags: tuple[str, ...], loop: AbstractEventLoop) -> Flight:
-        flight = self.flights[key] = Flight(key, ttl, tags, loop)
+        flight = self._flights[key] = Flight(key, ttl, tags, loop)
         self.begun += 1
         return flight
 
@@ -104,10 +104,7 @@ class Loads:
     def land(self, flight: Flight, value: Any, now: float, weight: int) -> set[Future[None]]:
         """A load has ended well. Who is to be told."""
         if self._may_store(flight):
-            if flight.ttl > 0:
-                self._store.put(flight.key, value, now + flight.ttl, weight, flight.tags, now)
-            else:
-                self._store.drop(flight.key, "replaced")
+            self._store.put(flight.key, value, now + flight.ttl, weight, flight.tags, now)
         return self._end(flight)
 
     def fail(self, flight: Flight, error: BaseException, now: float) -> set[Future[None]]:
@@ -122,7 +119,7 @@ class Loads:
 
     def _may_store(self, flight: Flight) -> bool:
         """Not after the key was set or dropped meanwhile; what is refreshed has to be there still."""
-        if self.flights.get(flight.key) is not flight:
+        if self._flights.get(flight.key) is not flight:
             return False
         node: Node | None = flight.refreshed
         return node is None or self._store.order.nodes.get(flight.key) is node
@@ -134,25 +131,5 @@ class Loads:
         return waiters
 
     def _forget(self, flight: Flight) -> None:
-        if self.flights.get(flight.key) is flight:
-            del self.flights[flight.key]
-
-    # What changes meanwhile: who waits already gets the result, but nobody else
-
-    def detach(self, key: Hashable) -> None:
-        """A key is set, or deleted."""
-        self.flights.pop(key, None)
-
-    def detach_tagged(self, tag: str) -> None:
-        """A tag is invalidated."""
-        self.flights = {key: flight for key, flight in self.flights.items() if tag not in flight.tags}
-
-    def detach_beginning(self, prefix: str) -> None:
-        """A prefix is invalidated."""
-        self.flights = {
-            key: flight for key, flight in self.flights.items() if not (isinstance(key, str) and key.startswith(prefix))
-        }
-
-    def detach_all(self) -> None:
-        """Everything is cleared."""
-        self.flights = {}
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]

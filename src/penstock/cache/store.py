@@ -40,18 +40,23 @@ class Store:
         """Of all nodes, in bytes."""
         self.evictions = self.expirations = self.refused = 0
         self.dropped: list[Dropped] = []
+        self.loads: dict[Hashable, Any] = {}
+        """Those under way, one at most for each key, and not outdated by a change of what their key has: what they
+        bring may be stored. Each has `tags`."""
         self._tags = Tags()
         self._sorted: SortedKeys | None = None
         """All keys that are text, once somebody has asked how they begin."""
 
     def put(self, key: Hashable, value: Any, expires_at: float, weight: int, tags: tuple[str, ...], now: float) -> bool:
-        """Store a value in place of the one before, if any; False if there is no room for it however much goes."""
+        """Store a value in place of the one before, if any; False if its time is over at once, or it is too heavy."""
         order = self.order
         nodes = order.nodes
-        if weight > self._most_bytes:
-            self.refused += 1
+        if weight > self._most_bytes or expires_at == now:
             self.drop(key, "replaced")
+            self.refused += expires_at > now
             return False
+        if self.loads:
+            self.loads.pop(key, None)
         node = nodes.get(key)
         if node is not None:
             if self.weight - node.weight + weight <= self._most_bytes:
@@ -98,6 +103,7 @@ class Store:
 
     def drop(self, key: Hashable, cause: Cause) -> bool:
         """Drop what there is for a key; whether there was anything."""
+        self.loads.pop(key, None)
         node = self.order.nodes.get(key)
         if node is not None:
             self._drop(key, node, cause)
@@ -117,11 +123,15 @@ class Store:
 
     def drop_tagged(self, tag: str) -> int:
         """Drop all that have a tag; how many."""
+        for key in [key for key, load in self.loads.items() if tag in load.tags]:
+            del self.loads[key]
         keys = self._tags.having(tag)
         return sum(self.drop(key, "invalidated") for key in keys)
 
     def drop_beginning(self, prefix: str) -> int:
         """Drop all whose keys are text that begins so; how many."""
+        for key in [key for key in self.loads if isinstance(key, str) and key.startswith(prefix)]:
+            del self.loads[key]
         if self._sorted is None:
             self._sorted = SortedKeys(key for key in self.order.nodes if isinstance(key, str))
         keys = self._sorted.beginning_with(prefix)
@@ -129,6 +139,7 @@ class Store:
 
     def drop_all(self) -> None:
         """Drop everything. The order, and with it where readers look, is another one afterwards."""
+        self.loads.clear()
         self.dropped += [(key, node.value, "cleared") for key, node in self.order.nodes.items()]
         self.order = ORDERS[self._policy]()
         self.weight = 0

@@ -244,6 +244,32 @@ async def _thread_seconds(work: Turns, count: int) -> float:
     return time.thread_time() - before
 
 
+async def gather(job: Job, tell: Tell) -> Run:
+    """Add messages to a batcher, a thousand at a time, with the batches that become full delivered meanwhile."""
+    from penstock.batch.batcher import MessageBatcher  # noqa: PLC0415 - only in the process that uses it
+
+    async def deliver(_: Any) -> None:
+        """Nowhere."""
+
+    times: list[float] = []
+    thousand = make_messages(1000, job.size_bytes)
+    cpu, wall = time.process_time(), time.perf_counter()
+    async with MessageBatcher(deliver) as batcher:
+        for number in range(job.messages // 1000):
+            before = time.perf_counter()
+            for message in thousand:
+                await batcher.add_message(message)
+            times.append(time.perf_counter() - before)
+            await batcher.flush_messages()
+            tell(1000 * (number + 1))
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    times.sort()
+    share = cpu / wall
+    return Run(
+        messages=job.messages, seconds=wall, client_cpu=share, p50=quantile(times, 0.5), p99=quantile(times, 0.99)
+    )
+
+
 async def broadcast(job: Job, tell: Tell) -> Run:
     """Serve, and send messages to all connections; the clock runs until each connection has received them.
 
@@ -339,6 +365,7 @@ WORK: dict[str, Callable[[Job, Tell], Awaitable[Run]]] = {
     "broadcast": broadcast,
     "connect": connect,
     "contend": contend,
+    "gather": gather,
     "hold": hold,
     "import": import_,
     "one-way": one_way,
