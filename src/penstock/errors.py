@@ -19,6 +19,10 @@
     ├── BatcherClosed (RuntimeError)                the batcher takes no more
     ├── MessageDropped                              a message that was accepted, and will not be delivered
     │   └── DeliveryFailed                          ... because each attempt to deliver it failed
+    ├── RpcError                                    the server has answered a call with an error
+    ├── GraphQLError                                ... or a GraphQL operation
+    ├── GraphQLClosed                               the server closed because GraphQL's protocol was not kept to
+    ├── InvalidReply (ValueError)                   an answer that Python cannot hold
     ├── LoadCycle (RuntimeError)                    a loader that waits for itself
     └── WrongLoop (RuntimeError)                    a connection, pool or batcher used outside its event loop
 
@@ -30,6 +34,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 from websockets.exceptions import ConnectionClosedError
 from websockets.frames import Close
@@ -244,6 +249,75 @@ class DeliveryFailed(MessageDropped):
         return (
             f"the message was dropped: deliver failed {self.attempts} times; see what it raised, or raise max_attempts"
         )
+
+
+class RpcError(PerformanceError):
+    """The server has answered a call with an error.
+
+    ``code``, ``message`` and ``data`` are as it gave them; the code is 0 if it gave no integer.
+    """
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(code, message, data)
+        self.code, self.message, self.data = code, message, data
+
+    def __str__(self) -> str:
+        data = "" if self.data is None else "; see .data"
+        return f"the server answered with error {self.code}: {self.message}{data}"
+
+
+class GraphQLError(PerformanceError):
+    """The server has answered an operation with ``errors``, as GraphQL lists them."""
+
+    def __init__(self, errors: Sequence[Any]) -> None:
+        super().__init__(errors)
+        self.errors = errors
+
+    def __str__(self) -> str:
+        first = self.errors[0] if self.errors else None
+        message = first.get("message") if isinstance(first, dict) else None
+        more = f", and {len(self.errors) - 1} more" if len(self.errors) > 1 else ""
+        return f"the server refused the operation: {message or 'it does not say why'}{more}; see .errors"
+
+
+class GraphQLClosed(PerformanceError):  # noqa: N818 - as its siblings
+    """The server closed the connection with a code of ``graphql-transport-ws``."""
+
+    _REMEDIES = {  # noqa: RUF012 - of no instance
+        4400: "it did not understand a message; it may speak another version of the protocol",
+        4401: "an operation came before it had accepted the connection",
+        4403: "it refused the payload of connection_init; change it",
+        4406: "it does not speak the subprotocol graphql-transport-ws; ask for the one that it speaks",
+        4408: "it waited for connection_init for too long; open the connection later, or raise its time",
+        4409: "an operation's id was in use",
+        4429: "it was initialised twice",
+        4500: "it failed; look at its log",
+        4504: "it did not accept the connection in time; raise the timeout",
+    }
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code, self.reason = code, reason
+
+    @property
+    def is_final(self) -> bool:
+        """Whether another attempt would be refused as well."""
+        return self.code in {4400, 4403, 4406}
+
+    def __str__(self) -> str:
+        remedy = self._REMEDIES.get(self.code, "see what its reason says")
+        return f"the server closed with {self.code} ({self.reason or 'no reason'}): {remedy}"
+
+
+class InvalidReply(PerformanceError, ValueError):  # noqa: N818 - as its siblings
+    """An answer that Python cannot hold: a number out of range, or arrays nested too deep."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the server's answer cannot be read: {self.reason}; take it as it is, from .raw"
 
 
 class LoadCycle(PerformanceError, RuntimeError):  # noqa: N818 - as its siblings

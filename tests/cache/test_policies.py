@@ -6,9 +6,9 @@ from collections.abc import Hashable
 from typing import Any
 
 import pytest
-from support.clocks import Clock
 
 from penstock import EvictionPolicy, MessageCache
+from support.clocks import Clock
 
 every_policy = pytest.mark.parametrize("policy", EvictionPolicy)
 
@@ -74,9 +74,7 @@ def test_weights_are_bounded(policy: EvictionPolicy) -> None:
         stats = cache.get_cache_stats()
         assert stats.size_bytes is not None
         assert stats.size_bytes <= 10
-        assert stats.size_bytes == sum(
-            entry.size_bytes for key in range(13) if (entry := cache.peek(key)) is not None
-        )
+        assert stats.size_bytes == sum(entry.size_bytes for key in range(13) if (entry := cache.peek(key)) is not None)
 
 
 @every_policy

@@ -279,14 +279,17 @@ async def test_a_browser_offers_it_by_a_subprotocol_and_the_application_sees_its
 
 @each_transport
 async def test_the_envelope_alone_may_be_the_subprotocol(transport: Any) -> None:
-    async with penstock_serving(transport=transport) as server:
-        async with websockets.connect(url_of(server), subprotocols=["penstock.v1"]) as plain:  # type: ignore[list-item]
-            assert plain.subprotocol == "penstock.v1"
-            await plain.send(HELLO)
-            assert isinstance(read(await plain.recv()), Welcome)
+    alone: Any = ["penstock.v1"]
+    async with (
+        penstock_serving(transport=transport) as server,
+        websockets.connect(url_of(server), subprotocols=alone) as plain,
+    ):
+        assert plain.subprotocol == "penstock.v1"
+        await plain.send(HELLO)
+        assert isinstance(read(await plain.recv()), Welcome)
     async with (
         penstock_serving(transport=transport, reliable=False) as server,
-        websockets.connect(url_of(server), subprotocols=["penstock.v1"]) as plain,  # type: ignore[list-item]
+        websockets.connect(url_of(server), subprotocols=alone) as plain,
     ):
         assert plain.subprotocol is None
 

@@ -62,6 +62,7 @@ class Relay:
         if self.is_refusing:
             writer.transport.abort()
             return
+        self._writers.add(writer)
         task = asyncio.get_running_loop().create_task(self._carry(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -70,6 +71,7 @@ class Relay:
         try:
             server, to_server = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
+            self._writers.discard(to_client)
             to_client.transport.abort()
             return
         ends = {to_client, to_server}
@@ -117,6 +119,8 @@ class Relay:
             pass
 
     async def stop(self) -> None:
+        self.is_refusing = True
+        self.cut()  # those as well whose task has not begun
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

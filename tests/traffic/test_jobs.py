@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from penstock.traffic import jobs, pools
+from penstock.traffic.caches import CACHES
 from penstock.traffic.jobs import WORK, LossError, allow_descriptors, make_messages
 from penstock.traffic.libraries import BROADCASTERS, LIBRARIES
 from penstock.traffic.measure import Job, Run
@@ -155,6 +156,14 @@ async def test_every_pool_lends_over_and_over(library: str, monkeypatch: pytest.
     assert result.messages == 200
     assert result.cpu_each > 0
     assert told[-1] == 200
+
+
+@pytest.mark.parametrize("library", CACHES)
+async def test_every_cache_is_hit_over_and_over(library: str) -> None:
+    result, told = await run(Job(work="cache-hit", library=library, messages=20_000))
+    assert result.messages == 20_000
+    assert 0 < result.cpu_each < 1e-4
+    assert told[-1] == 20_000
 
 
 @pytest.mark.parametrize("library", ["psycopg_pool", "asyncpg", "collections.deque", "penstock"])

@@ -12,10 +12,12 @@ from penstock import (
     BatchConfig,
     BatchProcessor,
     BatchStats,
+    CacheStats,
     Codec,
     Connection,
     Message,
     MessageBatcher,
+    MessageCache,
     Priority,
     Receipt,
     Server,
@@ -72,3 +74,16 @@ async def batches() -> None:
     MessageBatcher(print)
     MessageBatcher(deliver, overflow="drop")  # type: ignore[arg-type]
     assert_type(BatchProcessor().expand_batch(BatchProcessor().compress_batch([Message(b"a")])), list[Message])
+
+
+async def answers() -> None:
+    async def load() -> int:
+        return 1
+
+    cache = MessageCache(100, negative_ttl={LookupError: 5}, size_of=len)
+    assert_type(await cache.get_or_load("key", load, ttl=5, tags=["tag"]), int)
+    assert_type(await cache.get_or_load("key", lambda: "text"), str)
+    assert_type(cache.invalidate(tag="tag"), int)
+    assert_type(cache.get_cache_stats(), CacheStats)
+    cache.get(["list"])  # type: ignore[arg-type]
+    cache.set("key", 1, eviction_policy="lru")  # type: ignore[call-arg]

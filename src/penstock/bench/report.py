@@ -18,7 +18,7 @@ from penstock.bench.scenarios import Figure, Target
 SCHEMA = 1
 """Of the JSON; a change that breaks its readers takes a new number."""
 
-_PACKAGES = ("penstock", "picows", "websockets", "uvloop", "asyncpg", "psycopg_pool")
+_PACKAGES = ("penstock", "picows", "websockets", "uvloop", "asyncpg", "psycopg_pool", "cachetools", "moka-py", "theine")
 
 
 def machine() -> dict[str, Any]:

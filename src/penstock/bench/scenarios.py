@@ -27,6 +27,7 @@ P99 = Figure("p99", "us", lambda run: run.p99, 1e6, "less")
 MEMORY = Figure("memory", "KiB/connection", lambda run: run.bytes_each, 1 / 1024, "less")
 CORE = Figure("idle core", "% of a core", lambda run: run.client_cpu, 100, "less")
 CPU = Figure("CPU", "us each", lambda run: run.cpu_each, 1e6, "less")
+HIT = Figure("CPU", "ns each", lambda run: run.cpu_each, 1e9, "less")
 BOTH = Figure("both CPU", "us each", lambda run: run.cpu_of_both, 1e6, "less")
 WIRE = Figure("wire", "B each", lambda run: run.wire_each, 1, "less")
 START = Figure("time", "ms", lambda run: run.p50, 1e3, "less")
@@ -292,6 +293,21 @@ SCENARIOS = {
             messages={"penstock": 200_000},
             figures=(START,),
             targets=(Target(START, None, 1.0),),
+        ),
+        Scenario(
+            name="cache-hit",
+            title="a hit in a cache of 1000 entries, time to live checked; penstock counts it, and others may use it",
+            server=None,
+            work="cache-hit",
+            messages={
+                "cachetools": 400_000,
+                "moka_py": 2_000_000,
+                "theine": 400_000,
+                "penstock": 2_000_000,
+                "penstock, S3-FIFO": 2_000_000,
+            },
+            figures=(HIT,),
+            targets=(Target(HIT, None, 150),),
         ),
         Scenario(
             name="import",

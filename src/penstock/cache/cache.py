@@ -8,10 +8,10 @@ import os
 import random as chance
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from functools import partial
 from threading import RLock
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 from weakref import WeakSet
 
 from penstock.cache.checks import as_tags, check_bounds, check_failures, check_seconds
@@ -137,6 +137,14 @@ class MessageCache:
         if self._store.is_over(node, now):
             self._change(self._store.drop_expired, key, node, now)
 
+    @overload
+    async def get_or_load(
+        self, key: Hashable, loader: Callable[[], Awaitable[T]], ttl: float | None = None, *, tags: Iterable[str] = ()
+    ) -> T: ...
+    @overload
+    async def get_or_load(
+        self, key: Hashable, loader: Callable[[], T], ttl: float | None = None, *, tags: Iterable[str] = ()
+    ) -> T: ...
     async def get_or_load(
         self, key: Hashable, loader: Loader, ttl: float | None = None, *, tags: Iterable[str] = ()
     ) -> Any:

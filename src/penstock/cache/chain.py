@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from penstock.cache.entry import Counted
 
 
@@ -28,8 +30,18 @@ class Chain:
         unlink(node)
         return node
 
+    def end(self) -> None:
+        """Undo the ring of a chain that is not used any more: it is freed at once, not by the garbage collector."""
+        del self._ring.before, self._ring.after
+
 
 def unlink(node: Counted) -> None:
     """Take a node out of its chain, whichever that is."""
     before, after = node.before, node.after
     before.after, after.before = after, before
+
+
+def unlink_all(nodes: Iterable[Counted]) -> None:
+    """Undo all links between nodes that are not used any more, likewise."""
+    for node in nodes:
+        del node.before, node.after

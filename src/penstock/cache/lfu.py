@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from heapq import heappop, heappush
 from typing import Any
 
-from penstock.cache.chain import Chain, unlink
+from penstock.cache.chain import Chain, unlink, unlink_all
 from penstock.cache.entry import Counted
 from penstock.cache.policy import MOST_MOVES
 
@@ -55,7 +55,7 @@ class LfuOrder:
             self._age = self._ranks[0]
             node = self._chains[self._age].pop()
             if node is None:
-                del self._chains[heappop(self._ranks)]
+                self._chains.pop(heappop(self._ranks)).end()
             elif not node.visits or moves == MOST_MOVES:
                 del self.nodes[node.key]
                 return node.key, node
@@ -64,3 +64,8 @@ class LfuOrder:
                 node.visits = 0
                 self._place(node)
                 moves += 1
+
+    def end(self) -> None:
+        unlink_all(self.nodes.values())
+        for chain in self._chains.values():
+            chain.end()

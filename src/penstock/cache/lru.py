@@ -29,3 +29,6 @@ class LruOrder:
 
     def pop(self) -> tuple[Hashable, Node]:
         return self.nodes.popitem(last=False)
+
+    def end(self) -> None:
+        pass

@@ -53,6 +53,9 @@ class Order(Protocol):
     def pop(self) -> tuple[Hashable, Any]:
         """The node goes whose turn it is; there is one."""
 
+    def end(self) -> None:
+        """The order is not used any more: nothing in it may keep the nodes alive."""
+
 
 MOST_MOVES = 64
 """Nodes that were visited and are put back, at most, until one goes all the same: no `set` takes long."""

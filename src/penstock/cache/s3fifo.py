@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Hashable
 from typing import Any
 
-from penstock.cache.chain import Chain, unlink
+from penstock.cache.chain import Chain, unlink, unlink_all
 from penstock.cache.entry import Counted
 from penstock.cache.policy import MOST_MOVES
 
@@ -79,6 +79,11 @@ class S3FifoOrder:
             node.standing = _MAIN
             self._main.append(node)
             moves += 1
+
+    def end(self) -> None:
+        unlink_all(self.nodes.values())
+        self._small.end()
+        self._main.end()
 
     def _remember(self, key: Hashable) -> None:
         hashed = hash(key)

@@ -57,3 +57,6 @@ class SoonestOrder:
                 continue
             del self.nodes[node.key]
             return node.key, node
+
+    def end(self) -> None:
+        pass

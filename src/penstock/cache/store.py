@@ -141,6 +141,7 @@ class Store:
         """Drop everything. The order, and with it where readers look, is another one afterwards."""
         self.loads.clear()
         self.dropped += [(key, node.value, "cleared") for key, node in self.order.nodes.items()]
+        self.order.end()
         self.order = ORDERS[self._policy]()
         self.weight = 0
         self._tags = Tags()

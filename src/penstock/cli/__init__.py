@@ -13,6 +13,7 @@ from penstock._version import __version__
 
 COMMANDS = {
     "bench": "penstock.cli.bench",
+    "cache": "penstock.cli.cache",
     "completion": "penstock.cli.completion",
     "demo": "penstock.cli.demo",
 }

@@ -32,7 +32,8 @@ async def send_fragments(outbox: Outbox, fragments: Any, text: bool | None) -> N
         return
     first, payload = encode(chunk, text)
     is_text = isinstance(chunk, str)
-    await outbox.begin_fragments()
+    outbox.check_loop()
+    await outbox.turn(0, exclusive=True)
     count = 0
     try:
         await _write(outbox, first & ~FIN, payload)

@@ -85,7 +85,7 @@ class Outbox:
             return
         self.check_loop()
         if self.gate is SHUT or not self._may_take(len(payload)):
-            await self._turn(len(payload))
+            await self.turn(len(payload))
         self._take(first, payload)
 
     def expect_more(self) -> None:
@@ -196,8 +196,8 @@ class Outbox:
         """Whether somebody waits to send, or is sending a message in fragments."""
         return self.fragmenting or bool(self._turns)
 
-    async def _turn(self, size: int, *, exclusive: bool = False) -> None:
-        """Wait until a message of so many bytes may be taken, which the caller does at once."""
+    async def turn(self, size: int, *, exclusive: bool = False) -> None:
+        """Wait until a message of so many bytes may be taken, at once; ``exclusive`` until `end_fragments`."""
         if self.ended or self.ending:
             await self.raise_closed()
         alone = not self._turns
@@ -216,6 +216,11 @@ class Outbox:
             self._turns.keep(turn)
         if self.ended:  # perhaps only since the promise
             await self.raise_closed()
+
+    def end_fragments(self) -> None:
+        """Let others send again."""
+        self.fragmenting = False
+        self._let_through()
 
     def _may_go(self, turn: Turn) -> bool:
         """Whether the first who waits may be let through."""
@@ -353,23 +358,6 @@ class Outbox:
                 self.write_out()
                 return
             await self.changed.wait()
-
-    # Fragmented messages
-
-    async def begin_fragments(self) -> None:
-        """Wait for a turn, and keep all others out until `end_fragments`.
-
-        Raises:
-            ConnectionClosed: the connection is closed, or closing.
-            WrongLoop: called from another event loop or thread.
-        """
-        self.check_loop()
-        await self._turn(0, exclusive=True)
-
-    def end_fragments(self) -> None:
-        """Let others send again."""
-        self.fragmenting = False
-        self._let_through()
 
     # What the transport tells
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from penstock.transport.base import (
-    ConnectionClosed,
     Data,
     NegotiationError,
     Request,
@@ -73,6 +72,7 @@ async def greeting(inner: Transport) -> Hello | None:
 
     Raises:
         TimeoutError: it said nothing.
+        ConnectionClosed: it said nothing, and is gone.
     """
     try:
         async with asyncio.timeout(HELLO_TIMEOUT):
@@ -81,8 +81,6 @@ async def greeting(inner: Transport) -> Hello | None:
         if not inner.reader.items:
             raise
         message = await inner.recv()  # it came while the event loop was held up
-    except ConnectionClosed:
-        return None
     hello = hello_of(message)
     if hello is None:
         inner.put_back(message)

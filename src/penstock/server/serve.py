@@ -21,6 +21,7 @@ from penstock.server.negotiation import agreed, greeting, hello_of, offers, sele
 from penstock.server.sessions import TTL, SessionConfig, Sessions
 from penstock.transport.base import (
     CloseCode,
+    ConnectionClosed,
     ConnectionClosedOK,
     Data,
     Request,
@@ -174,6 +175,8 @@ class Server:
                 return
         except TimeoutError:
             connection.__class__ = SilentServerConnection
+        except ConnectionClosed:
+            return  # nobody has met it; one that wants to resume has a handler
         finally:
             self._negotiating.discard(connection)
         await self._run(connection)

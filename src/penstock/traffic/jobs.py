@@ -13,12 +13,14 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
+from penstock.traffic.caches import CACHES
 from penstock.traffic.libraries import BROADCASTERS, LIBRARIES, Client
 from penstock.traffic.measure import Job, Run, quantile
 from penstock.traffic.pools import CONNECTORS, POOLS, trusting
@@ -223,6 +225,24 @@ async def contend(job: Job, tell: Tell) -> Run:
         return await _in_blocks(job, tell, partial(everybody, borrowing), partial(everybody, sleeping))
 
 
+async def cache_hit(job: Job, tell: Tell) -> Run:
+    """Ask a cache for what it has, over and over; what going through the keys takes is taken off."""
+    get, keys = CACHES[job.library]()
+
+    async def asking(count: int) -> None:
+        for _ in range(count // len(keys)):
+            for key in keys:
+                get(key)
+
+    async def counting(count: int) -> None:
+        for _ in range(count // len(keys)):
+            for _ in keys:
+                pass
+
+    assert all(get(key) for key in keys)
+    return await _in_blocks(replace(job, callers=len(keys)), tell, asking, counting)
+
+
 async def _in_blocks(job: Job, tell: Tell, work: Turns, idle: Turns | None = None) -> Run:
     """Time ``work`` a block of turns after the other, less what as many turns of ``idle`` take; the median counts."""
     count = max(job.callers, job.messages // STEPS // job.callers * job.callers)
@@ -363,6 +383,7 @@ def resident_bytes() -> int:
 WORK: dict[str, Callable[[Job, Tell], Awaitable[Run]]] = {
     "acquire": acquire,
     "broadcast": broadcast,
+    "cache-hit": cache_hit,
     "connect": connect,
     "contend": contend,
     "gather": gather,

@@ -1,0 +1,1 @@
+"""Request/response protocols over WebSockets: text in, events and text out. Pure."""

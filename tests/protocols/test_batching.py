@@ -1,0 +1,170 @@
+"""What is faster wins, method by method, and an array that is refused ends it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from penstock.protocols.batching import MAX_REFUSALS, PROBE, REST, ROUNDS, SAMPLES, Batching
+from penstock.protocols.calls import Refused
+from penstock.protocols.jsonrpc import JsonRpc
+
+NEVER, NOW = 0.999, 0.0
+"""Chances: of no new measurement, and of one."""
+
+
+def run(
+    batching: Batching, method: str, cost: Callable[[bool], float], calls: int, chance: float = NEVER
+) -> list[bool]:
+    """The ways that so many calls went, one after the other."""
+    ways = []
+    for _ in range(calls):
+        plan = batching.plan(method, chance)
+        ways.append(plan.array)
+        batching.measured(plan, cost(plan.array))
+    return ways
+
+
+def faster_in_arrays(array: bool) -> float:
+    return 0.001 if array else 0.003
+
+
+def slower_in_arrays(array: bool) -> float:
+    return 0.003 if array else 0.001
+
+
+def test_both_ways_are_measured_and_the_faster_one_is_used() -> None:
+    batching = Batching({"light", "heavy"})
+    light = run(batching, "light", faster_in_arrays, 1000)
+    heavy = run(batching, "heavy", slower_in_arrays, 1000)
+    measuring = 2 * ROUNDS * SAMPLES
+    assert light[:measuring] == heavy[:measuring] == ([False] * SAMPLES + [True] * SAMPLES) * ROUNDS
+    assert all(light[measuring:])
+    assert not any(heavy[measuring:])
+
+
+def test_a_small_gain_is_none() -> None:
+    batching = Batching({"a"})
+    assert not any(run(batching, "a", lambda array: 0.95 if array else 1.0, 1000)[2 * ROUNDS * SAMPLES :])
+
+
+def test_what_has_changed_is_noticed_by_chance() -> None:
+    batching = Batching({"a"})
+    run(batching, "a", slower_in_arrays, 500)
+    assert not any(run(batching, "a", faster_in_arrays, 500))
+    for _ in range(4):
+        probed = run(batching, "a", faster_in_arrays, 1, chance=NOW) + run(batching, "a", faster_in_arrays, 200)
+    assert probed[-1]
+    for _ in range(4):
+        probed = run(batching, "a", slower_in_arrays, 1, chance=NOW) + run(batching, "a", slower_in_arrays, 200)
+    assert not probed[-1]
+
+
+def test_a_probe_ends_where_it_began_if_nothing_has_changed() -> None:
+    batching = Batching({"a"})
+    run(batching, "a", faster_in_arrays, 500)
+    ways = run(batching, "a", faster_in_arrays, 1, chance=PROBE / 2) + run(batching, "a", faster_in_arrays, 200)
+    assert ways == [False] * SAMPLES + [True] * (201 - SAMPLES)
+    assert all(run(batching, "a", faster_in_arrays, 100, chance=PROBE))
+
+
+def test_times_of_an_epoch_before_do_not_count() -> None:
+    batching = Batching({"a"})
+    old = batching.plan("a", NEVER)
+    run(batching, "a", slower_in_arrays, SAMPLES)
+    for _ in range(1000):
+        batching.measured(old, 1000.0)
+    assert batching.plan("a", NEVER).array
+    assert not any(run(batching, "a", slower_in_arrays, 1000)[2 * ROUNDS * SAMPLES :])
+
+
+def test_only_what_is_named_goes_in_arrays() -> None:
+    batching = Batching({"read"})
+    assert batching.allows("read")
+    assert not batching.allows("write")
+
+
+def test_a_refusal_stops_it_for_long_and_the_third_for_good() -> None:
+    batching = Batching({"a"})
+    for refusals in range(1, MAX_REFUSALS):
+        batching.refused()
+        assert batching.serial
+        assert [batching.allows("a") for _ in range(REST)] == [False] * (REST - 1) + [True]
+        assert batching.refusals == refusals
+    batching.refused()
+    assert not any(batching.allows("a") for _ in range(3 * REST))
+
+
+@pytest.mark.parametrize("wrong", [{"max_items": 1}, {"max_bytes": 99}, {"allow": "eth_call"}])
+def test_wrong_bounds_are_named(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Batching(**({"allow": {"a"}} | wrong))  # type: ignore[arg-type]
+
+
+class Server:
+    """Answers a call in a second of its clock, and an array in `per_array` seconds a call."""
+
+    def __init__(self, per_array: float) -> None:
+        self.per_array = per_array
+        self.now = 0.0
+
+    def serve(self, rpc: JsonRpc, calls: int) -> int:
+        """Send so many calls together; the number that went in arrays."""
+        for _ in range(calls):
+            rpc.add("a", now=self.now)
+        in_arrays = 0
+        for frame in rpc.due(lambda: NEVER):
+            message = json.loads(frame.text)
+            if isinstance(message, list):
+                in_arrays += len(message)
+                self.now += self.per_array * len(message)
+                rpc.receive(json.dumps([{"id": item["id"], "result": 1} for item in message]), now=self.now)
+            else:
+                self.now += 1.0
+                rpc.receive(json.dumps({"id": message["id"], "result": 1}), now=self.now)
+        return in_arrays
+
+
+@pytest.mark.parametrize(("per_array", "arrays"), [(0.3, 10), (2.0, 0)])
+def test_a_connection_learns_what_its_server_is_faster_at(per_array: float, arrays: int) -> None:
+    server, rpc = Server(per_array), JsonRpc(Batching({"a"}))
+    for _ in range(30):
+        server.serve(rpc, 10)
+    assert server.serve(rpc, 10) == arrays
+
+
+def test_lone_calls_say_nothing_about_arrays() -> None:
+    server, rpc = Server(0.3), JsonRpc(Batching({"a"}))
+    for _ in range(1000):
+        assert server.serve(rpc, 1) == 0
+    assert server.serve(rpc, 2) == 0  # still the first epoch
+
+
+def test_calls_that_time_out_in_arrays_count_against_them() -> None:
+    rpc = JsonRpc(Batching({"a"}))
+    for _ in range(50):
+        calls = [rpc.add("a", now=0.0) for _ in range(10)]
+        for frame in rpc.due(lambda: NEVER):
+            if len(frame.calls) == 1:
+                rpc.receive(json.dumps({"id": frame.calls[0].id, "result": 1}), now=1.0)
+        for call in calls:
+            rpc.forget(call, now=30.0)
+    for _ in range(10):
+        rpc.add("a", now=0.0)
+    assert [len(frame.calls) for frame in rpc.due(lambda: NEVER)] == [1] * 10
+
+
+def test_case_7_a_refusal_on_one_connection_stops_arrays_on_all() -> None:
+    batching = Batching({"a"})
+    one, other = JsonRpc(batching), JsonRpc(batching)
+    server = Server(0.1)
+    while not server.serve(one, 10):
+        pass
+    for _ in range(10):
+        one.add("a", now=server.now)
+    assert len(one.due(lambda: NEVER)) == 1
+    (event,) = one.receive('{"id":null,"error":{"code":-32600,"message":"no batches"}}', now=server.now)
+    assert isinstance(event, Refused)
+    assert server.serve(other, 10) == 0
