@@ -394,6 +394,22 @@ async def test_case_17_a_lone_surrogate_raises_at_the_sender(transport: Any) -> 
 
 
 @each_transport
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_case_18_a_wall_clock_that_is_set_changes_nothing(
+    transport: Any, hours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with meeting(transport) as both:
+        await both.away()
+        set_to = time.time() + 3600 * hours
+        monkeypatch.setattr(time, "time", lambda: set_to)
+        await both.client.send("up")
+        both.return_()
+        assert await both.far.recv() == "up"
+        await both.client.delivered()
+        assert both.resumed == 1
+
+
+@each_transport
 async def test_case_19_flush_while_lingering_disconnected_and_closing(transport: Any) -> None:
     async with meeting(transport, batch=BatchConfig(batch_timeout=60)) as both:
         await both.client.send("lingering")

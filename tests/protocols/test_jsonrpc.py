@@ -70,12 +70,12 @@ def array(rpc: JsonRpc, count: int, method: str = "a", **options: Any) -> list[C
     return calls(rpc, *[method] * count, **options)
 
 
-def result(id: object, value: object = "ok") -> dict[str, object]:
-    return {"jsonrpc": "2.0", "id": id, "result": value}
+def result(number: object, value: object = "ok") -> dict[str, object]:
+    return {"jsonrpc": "2.0", "id": number, "result": value}
 
 
-def error(id: object, code: int = -32000, message: str = "no") -> dict[str, object]:
-    return {"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}}
+def error(number: object, code: int = -32000, message: str = "no") -> dict[str, object]:
+    return {"jsonrpc": "2.0", "id": number, "error": {"code": code, "message": message}}
 
 
 def receive(rpc: JsonRpc, message: object) -> list[Any]:
@@ -472,23 +472,23 @@ def test_a_call_that_is_forgotten_twice_or_after_its_reply_is_as_before() -> Non
     assert rpc.stats().forgotten == 1
 
 
-@pytest.mark.parametrize("id", ["1.0", "1e0"])
-def test_one_is_one_however_it_is_written(id: str) -> None:
+@pytest.mark.parametrize("written", ["1.0", "1e0"])
+def test_one_is_one_however_it_is_written(written: str) -> None:
     rpc = JsonRpc()
     pending = call(rpc)
-    assert answered(rpc.receive(f'{{"id":{id},"result":1}}', now=1.0)) == {pending: 1}
+    assert answered(rpc.receive(f'{{"id":{written},"result":1}}', now=1.0)) == {pending: 1}
 
 
 @pytest.mark.parametrize(
-    "id", ["0", "-1", '"1"', "true", "1.5", "1e400", "9" * 5000, "[1]", '{"a":1}', "9007199254740993"]
+    "given", ["0", "-1", '"1"', "true", "1.5", "1e400", "9" * 5000, "[1]", '{"a":1}', "9007199254740993"]
 )
-def test_an_id_that_was_never_given_is_foreign(id: str) -> None:
+def test_an_id_that_was_never_given_is_foreign(given: str) -> None:
     rpc = JsonRpc()
     call(rpc)
-    (event,) = rpc.receive(f'{{"id":{id},"result":1}}', now=1.0)
+    (event,) = rpc.receive(f'{{"id":{given},"result":1}}', now=1.0)
     assert isinstance(event, Unsolicited)
     assert event.id is not None
-    assert bytes(event.id) == id.encode()
+    assert bytes(event.id) == given.encode()
 
 
 # What a server may say

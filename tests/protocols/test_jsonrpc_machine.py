@@ -46,11 +46,12 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.batching = Tossed({"a"}, max_items=3)
         self.now = 0.0
+        self.added = 0
         self.begin()
 
     def begin(self) -> None:
         self.rpc = JsonRpc(self.batching, max_forgotten=4)
-        self.pending: set[Call] = set()
+        self.pending: dict[Call, None] = {}
         self.gone: set[Call] = set()
         """Forgotten, so that nothing may be told of them but that a reply came late."""
         self.unanswered: list[Call] = []
@@ -60,7 +61,7 @@ class Machine(RuleBasedStateMachine):
 
     def settle(self, call: Call) -> None:
         assert call in self.pending, "settled twice, or never asked"
-        self.pending.remove(call)
+        del self.pending[call]
 
     def receive(self, message: Any) -> list[Event]:
         self.now += 1.0
@@ -79,7 +80,7 @@ class Machine(RuleBasedStateMachine):
                 case Late(call):
                     assert call in self.gone
                 case Missing(calls):
-                    assert set(calls) <= self.pending
+                    assert set(calls) <= set(self.pending)
                 case Unsolicited() | Malformed():
                     pass
         return events
@@ -87,8 +88,9 @@ class Machine(RuleBasedStateMachine):
     @rule(method=st.sampled_from(["a", "a", "b"]), idempotent=st.booleans())
     def add(self, method: str, idempotent: bool) -> None:
         call = self.rpc.add(method, [len(self.pending)], now=self.now, idempotent=idempotent)
-        call.owner = id(call)
-        self.pending.add(call)
+        self.added += 1
+        call.owner = self.added
+        self.pending[call] = None
 
     @rule(data=st.data())
     def flush(self, data: st.DataObject) -> None:
@@ -132,12 +134,14 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.unanswered)
     @rule(data=st.data(), foreign=st.booleans())
     def answer_some(self, data: st.DataObject, foreign: bool) -> None:
-        calls = data.draw(st.lists(st.sampled_from(self.unanswered), min_size=1, max_size=5, unique_by=id))
+        calls = data.draw(
+            st.lists(st.sampled_from(self.unanswered), min_size=1, max_size=5, unique_by=lambda call: call.id)
+        )
         items: list[Any] = [self.answer(call, fails=False) for call in calls]
         if foreign:
             items += [items[0], 5, {"id": 10_000, "result": 1}, {"id": "1", "result": 1}]
         self.receive(data.draw(st.permutations(items)))
-        assert not self.pending.intersection(calls)
+        assert not set(calls).intersection(self.pending)
 
     @precondition(lambda self: self.arrays)
     @rule(data=st.data())
@@ -151,8 +155,8 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.pending)
     @rule(data=st.data())
     def forget(self, data: st.DataObject) -> None:
-        call = data.draw(st.sampled_from(sorted(self.pending, key=id)))
-        self.pending.remove(call)
+        call = data.draw(st.sampled_from(list(self.pending)))
+        del self.pending[call]
         self.gone.add(call)
         self.rpc.forget(call, now=self.now)
 
@@ -160,7 +164,7 @@ class Machine(RuleBasedStateMachine):
     def lose(self, data: st.DataObject) -> None:
         lost = self.rpc.lost()
         assert len(lost) == len(self.pending), "forgotten"
-        assert {each.call for each in lost} == self.pending
+        assert {each.call for each in lost} == set(self.pending)
         for each in lost:
             assert each.written == (each.call.id > 0)
             assert each.may_send_again or (each.call.id and not each.call.idempotent)

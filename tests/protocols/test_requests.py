@@ -59,12 +59,12 @@ def test_case_2_also_inside_an_array() -> None:
 
 
 @pytest.mark.parametrize(
-    "id", ["1", '"1"', "1.5", "0", "null", "9007199254740993", "-1", "1.50", "1e400", '"\\u00e9"', '""', "9" * 5000]
+    "own", ["1", '"1"', "1.5", "0", "null", "9007199254740993", "-1", "1.50", "1e400", '"\\u00e9"', '""', "9" * 5000]
 )
-def test_case_3_ids_come_back_unchanged(id: str) -> None:
-    (request,) = read_requests(f'{{"jsonrpc": "2.0", "id" : {id} , "method":"a"}}').requests
-    assert request.reply(None) == f'{{"jsonrpc":"2.0","id":{id},"result":null}}'
-    assert request.fail(Raw(b'{"code":1}')) == f'{{"jsonrpc":"2.0","id":{id},"error":{{"code":1}}}}'
+def test_case_3_ids_come_back_unchanged(own: str) -> None:
+    (request,) = read_requests(f'{{"jsonrpc": "2.0", "id" : {own} , "method":"a"}}').requests
+    assert request.reply(None) == f'{{"jsonrpc":"2.0","id":{own},"result":null}}'
+    assert request.fail(Raw(b'{"code":1}')) == f'{{"jsonrpc":"2.0","id":{own},"error":{{"code":1}}}}'
 
 
 def test_a_request_without_id_gets_no_reply() -> None:
@@ -110,7 +110,7 @@ def test_case_9_notifications_alone_have_no_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("item", "id"),
+    ("item", "own"),
     [
         (1, None),
         (None, None),
@@ -127,17 +127,17 @@ def test_case_9_notifications_alone_have_no_answer() -> None:
         ({"id": 1, "method": "a", "jsonrpc": "1.0"}, 1),
     ],
 )
-def test_case_10_a_malformed_item_is_answered_and_fails_no_other(item: object, id: object) -> None:
+def test_case_10_a_malformed_item_is_answered_and_fails_no_other(item: object, own: object) -> None:
     single = ask(item)
     if isinstance(item, list):
         assert codes(single.answer) == -32600
     else:
-        assert json.loads(single.answer or "")["id"] == id
+        assert json.loads(single.answer or "")["id"] == own
     asked = ask([{"id": 5, "method": "good"}, item])
     (good,) = asked.requests
     assert (asked.answer, asked.invalid) == (None, 1)
     whole = json.loads(good.reply("fine") or "")
-    assert [entry["id"] for entry in whole] == [5, id]
+    assert [entry["id"] for entry in whole] == [5, own]
     assert whole[1]["error"]["code"] == -32600
 
 

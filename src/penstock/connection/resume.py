@@ -33,6 +33,9 @@ from penstock.wire.session import Session
 WELCOME_TIMEOUT = 10.0
 """Seconds that a server may take to answer HELLO."""
 
+ATTEMPTS = 10
+"""At least, within the time for which the server keeps a session; delays are cut to that."""
+
 OnSessionLost = Literal["raise", "resend"]
 
 
@@ -148,6 +151,7 @@ class ClientSession:
                         transport.give_up(f"the server could not be reached, and no delay is left: {failure}", failure)
                         return
                     reason = traceback.format_exception_only(failure)[0].strip()
+                    delay = min(delay, self._ttl / ATTEMPTS)
                     self._how.logger.info("resuming failed; trying again in %.1f seconds: %s", delay, reason)
                     await asyncio.sleep(delay)
         except TimeoutError:

@@ -85,8 +85,9 @@ class SessionTransport(Ending):
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes that are kept until the peer has taken them, or wait to be sent."""
-        return self.session.outgoing.kept_bytes + int(self.owner.size)
+        """Bytes that wait: to be taken here, to be taken by the peer, and to be sent."""
+        session = self.session
+        return session.incoming.waiting_bytes + session.outgoing.kept_bytes + int(self.owner.size)
 
     @property
     def is_attached(self) -> bool:

@@ -50,7 +50,7 @@ class SessionConfig:
     max_detached: int = 1000
     """Sessions that wait at a time; the one that has waited for longest ends for the next."""
     max_detached_bytes: int = 64 * 1024 * 1024
-    """Bytes of frames, sent and not acknowledged, that all of them keep, likewise."""
+    """Bytes that all of them keep, received and not taken or sent and not acknowledged, likewise."""
     node: str = ""
     """Names this server to a balancer: clients repeat it when they come back."""
 

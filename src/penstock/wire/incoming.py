@@ -53,7 +53,8 @@ class Incoming:
         self._waiting: deque[tuple[int, int, int]] = deque()
         """Frames that were not taken: number, messages that have arrived up to its end, bytes."""
         self._taken_bytes = 0  # of frames that the peer was not told of
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
+        """Of frames that wait for the application."""
         self.must_tell = False
         """The peer is to be told in any case: it does not seem to know what it was told before."""
         self._pieces: bytearray | None = None
@@ -72,13 +73,13 @@ class Incoming:
             raise BadFrame(GAP, f"frame {frame.seq} after {self.rx}")
         if size > self.ours.max_frame:
             raise BadFrame(TOO_BIG, f"a frame of {size} bytes; {self.ours.max_frame} at most")
-        if self._waiting_bytes + self._taken_bytes > self.ours.window:
+        if self.waiting_bytes + self._taken_bytes > self.ours.window:
             raise BadFrame(TOO_BIG, f"more than the window of {self.ours.window} bytes is not acknowledged")
         messages = self._open(frame)
         self.rx = frame.seq
         self._arrived += len(messages)
         self._waiting.append((frame.seq, self._arrived, size))
-        self._waiting_bytes += size
+        self.waiting_bytes += size
         return messages
 
     def _open(self, frame: Data | Compressed | Part) -> list[Content]:
@@ -136,7 +137,7 @@ class Incoming:
         while waiting and waiting[0][1] <= taken:
             self.taken, _, size = waiting.popleft()
             self._taken_bytes += size
-            self._waiting_bytes -= size
+            self.waiting_bytes -= size
         return (
             self.must_tell
             or self.taken - self.told >= ACK_FRAMES
