@@ -14,7 +14,7 @@ from websockets.http11 import Response
 
 from clients.chromium import Page, page
 from clients.node import CLIENT
-from clients.relay import relay
+from support.relay import relaying
 from support.servers import port_of, serving
 
 PAGE = """<!doctype html>
@@ -100,13 +100,13 @@ async def test_a_page_gets_every_echo_once_and_in_order_through_a_connection_tha
             await conn.send(message)
             if arrived in (1000, 3000):
                 await conn.delivered()  # so that it is there
-                between.cut()
+                between.cut(hard=True)
         await conn.delivered()
         await conn.close(1000, "seen")
 
     async with (
         serving("penstock-picows", echo, process_request=_files(PAGE), subprotocols=["chat"]) as server,
-        relay(port_of(server)) as between,
+        relaying(port_of(server)) as between,
         page(f"http://127.0.0.1:{between.port}/page.html", tmp_path / "profile") as shown,
     ):
         said = await _result(shown)

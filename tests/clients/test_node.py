@@ -11,7 +11,7 @@ import websockets
 
 import penstock
 from clients.node import CLIENT, node, run
-from clients.relay import relay
+from support.relay import relaying
 from support.servers import each_transport, echo, port_of, serving, url_of
 from support.waiting import until
 
@@ -55,14 +55,14 @@ async def test_every_message_is_echoed_once_and_in_order_through_a_connection_th
                 await conn.send(message)
             if arrived % 3000 == 0:
                 await conn.delivered()  # so that it is there
-                between.cut()
+                between.cut(hard=True)
         await conn.delivered()
         await conn.close(1000, "seen")
         closed.set_result(arrived)
 
     async with (
         serving(f"penstock-{transport}", echo_and_close) as server,
-        relay(port_of(server)) as between,
+        relaying(port_of(server)) as between,
     ):
         said = await run(ECHO, between.url, str(count))
         assert await closed == count + 1
@@ -78,10 +78,10 @@ async def test_what_the_server_sends_while_the_client_is_away_arrives() -> None:
             await conn.send(str(number))
             if number % 1000 == 500:
                 await conn.delivered()
-                between.cut()
+                between.cut(hard=True)
         await conn.delivered()
 
-    async with serving("penstock-picows", count_up) as server, relay(port_of(server)) as between:
+    async with serving("penstock-picows", count_up) as server, relaying(port_of(server)) as between:
         said = await run(
             """
             const read = [];
@@ -128,13 +128,13 @@ async def test_a_server_that_restarted_has_lost_the_session_and_the_client_says_
         if (!error) await conn.close();
     """
     for choice, expected in (("raise", ["SessionLost", ["a", "b"]]), ("resend", [None, None])):
-        async with serving("penstock-picows", deaf) as server, relay(port_of(server)) as between:
+        async with serving("penstock-picows", deaf) as server, relaying(port_of(server)) as between:
             running = asyncio.create_task(run(source, between.url, choice))
             await until(lambda server=server: len(server.connections) == 1)
             await asyncio.sleep(0.1)
             async with serving("penstock-picows", echo) as another:
                 between.target = port_of(another)
-                between.cut()
+                between.cut(hard=True)
                 assert (await running)[: len(expected)] == expected
 
 
