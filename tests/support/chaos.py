@@ -140,7 +140,9 @@ class Chaos:
 
 def reset(writer: asyncio.StreamWriter) -> None:
     """Close with RST instead of FIN."""
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock = writer.get_extra_info("socket")
+    if sock is not None:  # else it is gone already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
