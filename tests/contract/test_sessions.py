@@ -6,7 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
+from websockets.utils import accept_key
 
+import penstock
 from penstock.errors import DeliveryUnknown, SessionLost
 from penstock.server.sessions import SessionConfig
 from penstock.transport.base import ConnectionClosedError, ConnectionClosedOK
@@ -224,3 +226,39 @@ async def test_no_resuming_means_that_a_break_raises_at_once(transport: Any) -> 
         with pytest.raises(SessionLost):
             await receiving
         assert both.relay.accepted == 1
+
+
+@each_transport
+async def test_a_socket_that_is_gone_right_after_its_handshake_does_not_end_the_session(
+    transport: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hasty = 0
+    follow = penstock.connect._follow
+
+    async def follow_and_linger(self: penstock.connect, offer: str | None) -> Any:
+        inner = await follow(self, offer)
+        await asyncio.sleep(0.01)  # as a loop that has much to do
+        return inner
+
+    async def agree_and_hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal hasty
+        hasty += 1
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        key = next(
+            line.split(":")[1].strip() for line in head.splitlines() if line.lower().startswith("sec-websocket-key")
+        )
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nPenstock: v1\r\n"
+            b"Sec-WebSocket-Accept: " + accept_key(key.strip()).encode() + b"\r\n\r\n"
+        )
+        writer.close()
+
+    async with meeting(transport) as both, await asyncio.start_server(agree_and_hang_up, "127.0.0.1", 0) as server:
+        target = both.relay.target
+        both.relay.target = server.sockets[0].getsockname()[1]
+        monkeypatch.setattr(penstock.connect, "_follow", follow_and_linger)
+        both.relay.cut()
+        await until(lambda: hasty >= 5)
+        both.relay.target = target
+        await both.client.send("still here")
+        assert await both.far.recv() == "still here"

@@ -135,6 +135,13 @@ def test_calls_wait_until_the_hub_has_let_us_in() -> None:
     assert [json.loads(text) for text in client.due()] == [{"id": 1, "type": "get_states"}]
 
 
+@pytest.mark.parametrize("kind", ["1e400", "5", "null"])
+def test_a_message_of_no_type_lets_nobody_in(kind: str) -> None:
+    client = IdJson(HOME_ASSISTANT)
+    assert isinstance(client.receive(f'{{"type":{kind}}}')[0], Pushed)
+    assert not client.is_ready
+
+
 def test_a_hub_may_refuse_us() -> None:
     client = IdJson(HOME_ASSISTANT)
     assert isinstance(receive(client, {"type": "auth_invalid", "message": "wrong"})[0], LoginRefused)

@@ -243,6 +243,15 @@ def test_case_7_one_error_without_id_refuses_a_whole_array() -> None:
         assert rpc.stats().refused == 1
 
 
+def test_case_7_calls_of_a_refused_array_that_were_forgotten_are_not_sent_again() -> None:
+    rpc = batched()
+    gone, stays = array(rpc, 2, idempotent=True)
+    rpc.forget(gone, now=1.0)
+    (event,) = receive(rpc, error(None))
+    assert (event.again, event.failed) == ((stays,), ())
+    assert rpc.stats().forgotten == 0
+
+
 def test_case_7_what_is_sent_again_goes_alone_and_there_are_no_more_arrays() -> None:
     rpc = batched()
     array(rpc, 3, idempotent=True, owner="caller")

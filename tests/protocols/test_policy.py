@@ -80,6 +80,7 @@ def test_case_18_errors_are_never_kept_and_null_only_if_asked_for() -> None:
         ("eth_getBlockByNumber", ["0x064", False], 0),
         ("eth_getBlockByNumber", ["100", False], 0),
         ("eth_getBlockByNumber", [100, False], 0),
+        ("eth_getBlockReceipts", [HASH], LONG),
         ("eth_getBlockByNumber", [], 0),
         ("eth_getBlockByNumber", {}, 0),
         ("eth_getBlockByNumber", None, 0),

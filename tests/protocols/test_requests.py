@@ -160,6 +160,10 @@ def test_case_17_what_is_no_json_is_a_parse_error(message: str | bytes) -> None:
     assert codes(asked.answer) == -32700
 
 
+def test_a_method_that_no_number_can_be_is_invalid() -> None:
+    assert codes(read_requests('{"id":1,"method":1e400}').answer) == -32600
+
+
 def test_too_many_items_are_refused_together() -> None:
     asked = ask([{"id": 1, "method": "a"}] * 3, max_items=2)
     assert (asked.requests, asked.invalid) == ((), 3)

@@ -202,6 +202,14 @@ def test_who_leaves_before_the_reply_is_unsubscribed_when_it_comes() -> None:
     assert subs.stats().early == 0
 
 
+def test_what_is_asked_for_though_nobody_wants_it_any_more_is_unsubscribed() -> None:
+    subs = Subscriptions()
+    subscription = subscribe(subs)
+    subs.unsubscribe(subscription)
+    subs.asked(subscription.feed, 1)
+    assert subs.opened(subscription.feed, 1, "x") == [Unsubscribe(1, "eth_unsubscribe", "x")]
+
+
 def test_a_reply_after_time_out_is_unsubscribed() -> None:
     subs = Subscriptions()
     subscription = subscribe(subs)

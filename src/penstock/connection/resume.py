@@ -10,7 +10,7 @@ from typing import Literal
 
 from penstock.connection.numbering import WHOLE
 from penstock.connection.session import SessionTransport
-from penstock.transport.base import CloseCode, ConnectionClosed, LoggerLike, Response, Transport, is_transient
+from penstock.transport.base import CloseCode, ConnectionClosed, LoggerLike, Response, State, Transport, is_transient
 from penstock.wire.compression import AVAILABLE, Codec
 from penstock.wire.envelope import (
     BAD_FRAME,
@@ -100,6 +100,9 @@ class ClientSession:
 
     async def _greet(self, inner: Transport, session: Session) -> Welcome:
         """Say HELLO, and wait for the answer."""
+        if inner.state is not State.OPEN:  # gone since its opening handshake
+            await inner.wait_closed()
+            raise inner.close_exc
         ours = self._how.limits
         hello = Hello(
             self._sid,
@@ -203,7 +206,8 @@ def speaks(response: Response | None) -> bool:
 
 async def _decline(inner: Transport) -> None:
     """A new session was offered that nobody wants."""
-    inner.write(inner.frames.one(WHOLE, write(Bye(CloseCode.NORMAL_CLOSURE, "", 0))))
+    if inner.state is State.OPEN:
+        inner.write(inner.frames.one(WHOLE, write(Bye(CloseCode.NORMAL_CLOSURE, "", 0))))
     await inner.close()
 
 

@@ -9,7 +9,7 @@ from msgspec import Raw, Struct
 
 from penstock.errors import InvalidReply, RpcError
 from penstock.protocols.batching import Plan
-from penstock.protocols.reading import BadJson, read, read_any, without_lone_surrogates
+from penstock.protocols.reading import BadJson, read, read_any
 
 
 class Stage(Enum):
@@ -186,9 +186,6 @@ def parse(raw: Raw) -> Any:
     try:
         return read(read_any, raw)
     except BadJson as exc:
-        repaired = without_lone_surrogates(bytes(raw).decode())
-        if repaired is not None:
-            return parse(Raw(repaired.encode()))
         raise InvalidReply(str(exc)) from exc
 
 

@@ -188,7 +188,7 @@ class IdJson:
         return out
 
     def _key(self, id: str | int, members: Members) -> tuple[Any, ...]:  # noqa: A002 - the protocol's word
-        return (type(id), id, *(bytes(members.get(name, b"")) for name in self._dialect.scope))
+        return (id, *(bytes(members.get(name, b"")) for name in self._dialect.scope))
 
     def with_own_id(self, ask: Ask, raw: Raw) -> str:
         """A message about a call, with the id that its caller gave it, byte for byte; without one if it gave none."""

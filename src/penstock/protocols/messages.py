@@ -12,7 +12,7 @@ from penstock.errors import RpcError, SerializationError
 from penstock.protocols.reading import ABSENT, NULL, BadJson, is_array, read, read_any, read_items, read_members
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
-OVERHEAD = 60
+OVERHEAD = 64
 """More bytes than a call has beside its method and parameters."""
 
 _NO_ANSWER = Raw(b'"a reply with neither result nor error"')

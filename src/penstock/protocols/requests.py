@@ -144,16 +144,12 @@ def _check(item: Raw) -> Request | str:
     echo = sent_id or _NO_ID
     if parts.jsonrpc is not ABSENT and bytes(parts.jsonrpc) != b'"2.0"':
         return _refusal(INVALID_REQUEST, "Invalid Request: jsonrpc is not 2.0", echo)
-    try:
-        method = read(read_any, parts.method) if parts.method is not ABSENT else None
-    except BadJson:
-        method = None
-    if not isinstance(method, str):
+    if bytes(memoryview(parts.method)[:1]) != b'"':
         return _refusal(INVALID_REQUEST, "Invalid Request: the method is no string", echo)
     params = None if parts.params is ABSENT or bytes(parts.params) == NULL else parts.params
     if params is not None and bytes(memoryview(params)[:1]) not in {b"[", b"{"}:
         return _refusal(INVALID_REQUEST, "Invalid Request: params are neither an array nor an object", echo)
-    return Request(sent_id, method, params)
+    return Request(sent_id, read_any(parts.method), params)
 
 
 def _may_be_id(value: Raw) -> bool:

@@ -168,7 +168,6 @@ class Subscriptions:
             return [Unsubscribe(connection, feed.unsubscribe, id)]
         feed.stage, feed.id = FeedStage.OPEN, id
         link.open.setdefault(id, {})[feed] = None
-        link.closing.discard(id)
         outcomes: list[Outcome] = []
         for subscription in feed.subscriptions.values():
             if not subscription.is_confirmed:

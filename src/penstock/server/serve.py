@@ -27,6 +27,7 @@ from penstock.transport.base import (
     Request,
     Response,
     ServerOptions,
+    State,
     Subprotocol,
     Transport,
     validate_subprotocols,
@@ -196,7 +197,8 @@ class Server:
             principal = self._principal(connection)
             if isinstance(principal, Awaitable):
                 principal = await principal
-            sessions.open(inner, hello, principal, adopt)
+            if inner.state is State.OPEN:  # else it is gone since, and its client will come back
+                sessions.open(inner, hello, principal, adopt)
         except BadFrame as exc:
             inner.fail(exc.code, exc.reason)
         except Exception:

@@ -167,7 +167,8 @@ class Sessions:
             self._limits.max_message,
             self._config.node,
         )
-        inner.write(inner.frames.one(WHOLE, write(welcome)))
+        if inner.state is State.OPEN:  # else it is gone since its HELLO, and its client will come back
+            inner.write(inner.frames.one(WHOLE, write(welcome)))
 
     # Sessions without a socket
 
