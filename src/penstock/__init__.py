@@ -60,10 +60,6 @@ if TYPE_CHECKING:
     from penstock.wire.compression import Codec
 
 _HOMES = {
-    "InvalidReply": "penstock.errors",
-    "GraphQLClosed": "penstock.errors",
-    "GraphQLError": "penstock.errors",
-    "RpcError": "penstock.errors",
     "BatchConfig": "penstock.batch.policy",
     "BatchProcessor": "penstock.batch.processor",
     "BatchStats": "penstock.batch.stats",
@@ -82,7 +78,10 @@ _HOMES = {
     "DeliveryUnknown": "penstock.errors",
     "EnvelopeRefused": "penstock.errors",
     "EvictionPolicy": "penstock.cache.policy",
+    "GraphQLClosed": "penstock.errors",
+    "GraphQLError": "penstock.errors",
     "HealthChecker": "penstock.pool.health",
+    "InvalidReply": "penstock.errors",
     "LeaseReturned": "penstock.errors",
     "LoadCycle": "penstock.errors",
     "Message": "penstock.message",
@@ -99,6 +98,7 @@ _HOMES = {
     "PooledConnection": "penstock.pool.lease",
     "Priority": "penstock.message",
     "Receipt": "penstock.batch.receipt",
+    "RpcError": "penstock.errors",
     "SerializationError": "penstock.errors",
     "Server": "penstock.server.serve",
     "ServerConnection": "penstock.server.serve",
