@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 import tracemalloc
@@ -44,8 +45,8 @@ NESTED = b"\x91" * 3000 + b"\x90"
 MAPS = b"\xdc\x80\0" + b"\x80" * 0x8000
 MOST_BYTES = 1024 * 1024
 """What one frame of 64 KiB may make: 4096 messages, which are objects."""
-SLOWEST = 0.25
-"""Seconds; a frame should take 0.01 at most, and machines have other things to do."""
+SLOWEST = 0.01
+"""Seconds of the processor that a frame may take."""
 
 
 def numbered_frames(codec: Codec) -> list[bytes]:
@@ -167,9 +168,9 @@ def fuzz(frames: int, seed: int, *, slowest: float | None = None) -> list[Receiv
         frame = mutated(chance, following if following and number % 2 else in_turn + OTHERS)
         held = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
-        began = time.perf_counter()
+        began = time.thread_time()
         receiver.receive(frame)
-        took = time.perf_counter() - began
+        took = time.thread_time() - began
         made = tracemalloc.get_traced_memory()[1] - held
         assert made < MOST_BYTES + 4 * len(frame), f"{made} bytes made of {len(frame)}: {frame[:50]!r}"
         assert slowest is None or took < slowest, f"{took} s for {frame[:50]!r}"
@@ -196,7 +197,9 @@ def test_damaged_frames_are_taken_or_refused() -> None:
 @pytest.mark.usefixtures("_traced")
 @pytest.mark.parametrize("seed", range(4))
 def test_many_more_damaged_frames_are_taken_or_refused(seed: int) -> None:
+    gc.freeze()  # what the test has made before is not the frame's to collect
     fuzz(50_000, seed=seed, slowest=SLOWEST)
+    gc.unfreeze()
 
 
 def test_frames_that_are_not_damaged_are_taken() -> None:
