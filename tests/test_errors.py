@@ -13,9 +13,12 @@ from penstock import errors
 from penstock.errors import (
     BatcherClosed,
     BatcherFull,
+    CallLost,
+    CallTimeout,
     CertificateRefused,
     ConnectionDenied,
     ConnectionFailed,
+    ConsumerTooSlow,
     DeliveryFailed,
     DeliveryUnknown,
     EnvelopeRefused,
@@ -29,9 +32,11 @@ from penstock.errors import (
     PerformanceError,
     PoolClosed,
     PoolExhausted,
+    RpcClosed,
     RpcError,
     SerializationError,
     SessionLost,
+    TooManyCalls,
     WrongLoop,
 )
 
@@ -122,6 +127,20 @@ EXAMPLES: list[tuple[PerformanceError, dict[str, object], list[str]]] = [
         ["error -32000: header not found", ".data"],
     ),
     (RpcError(0, "busy"), {"code": 0, "data": None}, ["error 0: busy"]),
+    (CallTimeout("eth_call", 10.0), {"method": "eth_call", "timeout": 10.0}, ["eth_call", "within 10 s", "timeout"]),
+    (
+        CallLost("eth_call", True, None, Close(1009, "too big")),
+        {"method": "eth_call", "written": True, "rcvd": None, "sent": Close(1009, "too big")},
+        ["eth_call", "may have done it", "idempotent=True"],
+    ),
+    (CallLost("eth_call", False), {"written": False}, ["eth_call was not sent", "call again"]),
+    (TooManyCalls(7, 7), {"pending": 7, "limit": 7}, ["7 calls wait", "max_calls=7"]),
+    (
+        ConsumerTooSlow("eth_subscribe", 3, 99),
+        {"method": "eth_subscribe", "events": 3, "size": 99},
+        ["3 events of 99 bytes", "max_events", "max_event_bytes"],
+    ),
+    (RpcClosed(), {}, ["closed", "make another"]),
     (
         GraphQLError([{"message": "no such field"}, {"message": "nor this"}]),
         {"errors": [{"message": "no such field"}, {"message": "nor this"}]},

@@ -20,6 +20,11 @@
     ├── MessageDropped                              a message that was accepted, and will not be delivered
     │   └── DeliveryFailed                          ... because each attempt to deliver it failed
     ├── RpcError                                    the server has answered a call with an error
+    ├── CallTimeout (TimeoutError)                  a call was not answered in time
+    ├── CallLost (websockets.ConnectionClosedError) the connection was lost before a call was answered
+    ├── TooManyCalls (RuntimeError)                 a call refused because too many wait for their answers
+    ├── ConsumerTooSlow                             a subscription ended because its events were not taken
+    ├── RpcClosed (RuntimeError)                    the client takes no more calls
     ├── GraphQLError                                ... or a GraphQL operation
     ├── GraphQLClosed                               the server closed because GraphQL's protocol was not kept to
     ├── InvalidReply (ValueError)                   an answer that Python cannot hold
@@ -264,6 +269,69 @@ class RpcError(PerformanceError):
     def __str__(self) -> str:
         data = "" if self.data is None else "; see .data"
         return f"the server answered with error {self.code}: {self.message}{data}"
+
+
+class CallTimeout(PerformanceError, TimeoutError):  # noqa: N818 - as its siblings
+    """A call was not answered in time; an answer that still comes is dropped. ``timeout`` is seconds."""
+
+    def __init__(self, method: str, timeout: float) -> None:
+        super().__init__(method, timeout)
+        self.method, self.timeout = method, timeout
+
+    def __str__(self) -> str:
+        return f"{self.method} was not answered within {self.timeout:g} s; raise timeout, or look at the server"
+
+
+class CallLost(PerformanceError, ConnectionClosedError):  # noqa: N818 - as its siblings
+    """The connection was lost before a call was answered, and the call may not be sent again.
+
+    ``written``: it may have reached the server; if not, it certainly has not.
+    """
+
+    def __init__(self, method: str, written: bool, rcvd: Close | None = None, sent: Close | None = None) -> None:
+        ConnectionClosedError.__init__(self, rcvd, sent, None if rcvd is None or sent is None else True)
+        self.args = (method, written, rcvd, sent)
+        self.method, self.written = method, written
+
+    def __str__(self) -> str:
+        if not self.written:
+            return f"the connection was lost, and {self.method} was not sent; call again"
+        return (
+            f"the connection was lost before {self.method} was answered, and the server may have done it; "
+            "pass idempotent=True for what may be done twice"
+        )
+
+
+class TooManyCalls(PerformanceError, RuntimeError):  # noqa: N818 - as its siblings
+    """Too many calls wait for their answers; this one was not sent."""
+
+    def __init__(self, pending: int, limit: int) -> None:
+        super().__init__(pending, limit)
+        self.pending, self.limit = pending, limit
+
+    def __str__(self) -> str:
+        return f"{self.pending} calls wait for their answers; call less at a time, or raise max_calls={self.limit}"
+
+
+class ConsumerTooSlow(PerformanceError):  # noqa: N818 - as its siblings
+    """A subscription was ended because its events came faster than they were taken."""
+
+    def __init__(self, method: str, events: int, size: int) -> None:
+        super().__init__(method, events, size)
+        self.method, self.events, self.size = method, events, size
+
+    def __str__(self) -> str:
+        return (
+            f"{self.events} events of {self.size} bytes from {self.method} waited to be taken; "
+            "take them faster, or raise max_events or max_event_bytes"
+        )
+
+
+class RpcClosed(PerformanceError, RuntimeError):  # noqa: N818 - as its siblings
+    """The client is closed, and makes no more calls; what was pending may have reached the server."""
+
+    def __str__(self) -> str:
+        return "the client is closed; make another"
 
 
 class GraphQLError(PerformanceError):
