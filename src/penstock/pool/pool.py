@@ -240,14 +240,12 @@ class ConnectionPool:
         if reason is None:
             connection = member.connection
             reader = connection.reader
-            clean = not (reader.items or reader.busy or connection.outbox.gate is SHUT)
-            if clean and self._state.park(member):
+            if not (reader.items or reader.busy or connection.outbox.gate is SHUT) and self._state.park(member):
                 return
             if self._on_release is not None and member.retired is None:
                 self._actions.tidy_up(member, self._on_release)
                 return
-            if not clean:
-                reason = self._actions.dirt(connection)
+            reason = self._actions.dirt(connection)
         elif reason == REPLACED:
             self._counts.replaced += 1
         self._state.give_back(member, self._now(), broken=reason)

@@ -147,11 +147,8 @@ class Server:
     # What a transport asks and tells while it accepts
 
     def answering(self, request: Request, response: Response) -> None:
-        if (
-            self._sessions is not None
-            and response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS
-            and offers(request)
-        ):
+        succeeds = response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS
+        if self._sessions is not None and succeeds and offers(request):
             response.headers[HEADER] = VERSION
 
     def connecting(self, transport: Transport) -> ServerConnection:
