@@ -138,3 +138,4 @@ async def relaying(port: int, edit_answer: Edit | None = None) -> AsyncIterator[
         server.close()
         await relay.stop()
         await server.wait_closed()
+        await asyncio.sleep(0.01)  # what was dropped last is closed in the next turn of the event loop
