@@ -7,17 +7,19 @@
 export const VERSION = "0.1.0";
 const NAME = "penstock.v1";
 const [DATA, DATAZ, PART, ACK, HELLO, WELCOME, BYE, UNKNOWN] = [0, 1, 2, 3, 4, 5, 6, 16];
-const [NEW, RESUMED, FORGOTTEN, LACKING, ENDED] = [0, 1, 2, 3, 4]; // what a WELCOME says
+const [NEW, RESUMED, ENDED] = [0, 1, 4]; // what a WELCOME says
 const [LAST, TEXT] = [1, 2]; // flags of a PART
 const [BAD_FRAME, BAD_TEXT, GAP, TOO_BIG] = [4900, 4907, 4910, 4913];
 const RESUMABLE = new Set([1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014]);
 const MAX_MESSAGES = 4096; // in a frame
+const MAX_DEPTH = 16; // of arrays within arrays
 const OURS = { maxFrame: 2 ** 20, window: 2 ** 20, maxMessage: 2 ** 24 };
 const FRAME = 2 ** 16; // bytes of a frame that is sent: several fit a window, so that they follow each other closely
 const OVERHEAD = 64; // more than a frame has beside what it carries
 const REPLAY_BYTES = 2 ** 22, REPLAY_FRAMES = 4096; // kept until they are acknowledged; then `send` waits
 const ACK_FRAMES = 32, ACK_DELAY = 50; // milliseconds, as all times here
 const TIMEOUT = 10_000; // for a handshake, and for a close
+const DELAYS = [2500, 3100, 5000, 8100, 13_100, 21_200, 34_400, 55_600, 90_000];
 
 // Errors
 
@@ -25,14 +27,7 @@ const TIMEOUT = 10_000; // for a handshake, and for a close
 export class ConnectionClosed extends Error {
   constructor(code, reason = "", message = `connection closed: ${code} ${reason}`.trim()) {
     super(message);
-    this.name = new.target.name;
-    this.code = code;
-    this.reason = reason;
-  }
-
-  /** Whether it was closed as usual, so that iteration just ends. */
-  get inOrder() {
-    return this.code === 1000 || this.code === 1001;
+    Object.assign(this, { name: new.target.name, code, reason });
   }
 }
 
@@ -42,18 +37,13 @@ export class SessionLost extends ConnectionClosed {
     super(code, reason, `session lost: ${why}; ${unacknowledged.length} messages may not have arrived`);
     this.unacknowledged = unacknowledged;
   }
-
-  get inOrder() {
-    return false;
-  }
 }
 
 /** The peer closed in order before it told that it had taken everything; `unacknowledged`: what that is. */
 export class DeliveryUnknown extends Error {
   constructor(unacknowledged) {
     super(`the peer closed, and may not have taken the last ${unacknowledged.length} messages`);
-    this.name = "DeliveryUnknown";
-    this.unacknowledged = unacknowledged;
+    Object.assign(this, { name: "DeliveryUnknown", unacknowledged });
   }
 }
 
@@ -69,115 +59,55 @@ export class EnvelopeRefused extends Error {
 class BadFrame extends Error {
   constructor(code, reason) {
     super(`${code}: ${reason}`);
-    this.code = code;
-    this.reason = reason;
+    Object.assign(this, { code, reason });
   }
 }
 
 // Frames: the part of msgpack that they need
 
+const isText = (value) => typeof value === "string";
+const isBytes = (value) => value instanceof Uint8Array;
 const utf8 = new TextEncoder();
-const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 function textOf(bytes) {
   try {
-    return text.decode(bytes);
+    return decoder.decode(bytes);
   } catch {
     throw new BadFrame(BAD_TEXT, "invalid UTF-8");
   }
 }
 
 function joined(pieces) {
-  const writer = new Writer(pieces.reduce((sum, piece) => sum + piece.length, 0));
-  for (const piece of pieces) writer.raw(piece);
-  return writer.bytes;
+  const bytes = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
+  pieces.reduce((at, piece) => (bytes.set(piece, at), at + piece.length), 0);
+  return bytes;
 }
 
-/** Writes whole numbers, text, bytes and the heads of arrays into `bytes`, of which `length` are used. */
-class Writer {
-  constructor(size = 256) {
-    this.bytes = new Uint8Array(size);
-    this.length = 0;
-    this.count = 0; // of messages, where it gathers them
-  }
-
-  #reserve(size) {
-    if (this.length + size <= this.bytes.length) return;
-    const old = this.bytes;
-    this.bytes = new Uint8Array(2 * (this.length + size));
-    this.bytes.set(old);
-  }
-
-  /** A head: `value` in the first byte up to `most`, else in 1, 2, 4 or 8 bytes behind one of the `codes`. */
-  #head(value, most, first, codes) {
-    this.#reserve(9);
-    if (value <= most) {
-      this.bytes[this.length++] = first + value;
-      return;
-    }
-    let width = value < 2 ** 8 ? 0 : value < 2 ** 16 ? 1 : value < 2 ** 32 ? 2 : 3;
-    if (!codes[width]) width++; // arrays have no head of 1 byte
-    this.bytes[this.length++] = codes[width];
-    for (let rest = 2 ** width - 1; rest >= 0; rest--) this.bytes[this.length++] = value / 256 ** rest; // modulo 256
-  }
-
-  number(value) {
-    this.#head(value, 127, 0, [0xcc, 0xcd, 0xce, 0xcf]);
-    return this;
-  }
-
-  array(count) {
-    this.#head(count, 15, 0x90, [0, 0xdc, 0xdd]);
-    return this;
-  }
-
-  raw(bytes) {
-    this.#reserve(bytes.length);
-    this.bytes.set(bytes, this.length);
-    this.length += bytes.length;
-    return this;
-  }
-
-  binary(bytes) {
-    this.#head(bytes.length, -1, 0, [0xc4, 0xc5, 0xc6]);
-    return this.raw(bytes);
-  }
-
-  text(string) {
-    this.#reserve(5 + 3 * string.length);
-    const start = this.length + 5; // behind the longest head; it moves up to its own
-    const { written } = utf8.encodeInto(string, this.bytes.subarray(start));
-    this.#head(written, 31, 0xa0, [0xd9, 0xda, 0xdb]);
-    this.bytes.copyWithin(this.length, start, start + written);
-    this.length += written;
-    return this;
-  }
-
-  value(value) {
-    if (typeof value === "number") return this.number(value);
-    if (typeof value === "string") return this.text(value);
-    if (value instanceof Uint8Array) return this.binary(value);
-    return value.reduce((_, item) => this.value(item), this.array(value.length));
-  }
-
-  /** What was written; a copy. */
-  done() {
-    return this.bytes.slice(0, this.length);
-  }
+/** A head: `value` in the first byte up to `most`, else in 1, 2, 4 or 8 bytes behind one of the `codes`. */
+function head(value, most, first, codes) {
+  if (value <= most) return [first + value];
+  let width = value < 2 ** 8 ? 0 : value < 2 ** 16 ? 1 : value < 2 ** 32 ? 2 : 3;
+  if (!codes[width]) width++; // arrays have no head of 1 byte
+  return [codes[width], ...Array.from({ length: 2 ** width }, (_, i) => (value / 256 ** (2 ** width - 1 - i)) % 256)];
 }
 
-/** Reads them; each method throws BadFrame where something else comes. */
+/** Whole numbers, text, bytes (a copy of them) and arrays as msgpack, in pieces. */
+function pack(value) {
+  if (typeof value === "number") return [head(value, 127, 0, [0xcc, 0xcd, 0xce, 0xcf])];
+  if (Array.isArray(value)) return [head(value.length, 15, 0x90, [0, 0xdc, 0xdd]), ...value.flatMap(pack)];
+  const bytes = isText(value) ? utf8.encode(value) : value.slice();
+  const codes = isText(value) ? [31, 0xa0, [0xd9, 0xda, 0xdb]] : [-1, 0, [0xc4, 0xc5, 0xc6]];
+  return [head(bytes.length, ...codes), bytes];
+}
+
+/** Reads any msgpack; what frames have no use for, such as maps and negative numbers, is undefined. */
 class Reader {
+  at = 0;
+  #items = MAX_MESSAGES + OVERHEAD; // that may come: nobody makes it allocate more than the bytes are worth
+
   constructor(bytes) {
     this.bytes = bytes;
-    this.at = 0;
-  }
-
-  #uint(size) {
-    let value = 0;
-    for (let end = this.at + size; this.at < end; ) value = value * 256 + this.bytes[this.at++];
-    if (!(value < 2 ** 53)) throw new BadFrame(BAD_FRAME, "truncated, or a number above 2^53-1"); // NaN behind the end
-    return value;
   }
 
   #piece(size) {
@@ -185,138 +115,127 @@ class Reader {
     return this.bytes.subarray(this.at, (this.at += size));
   }
 
-  /** A size: in the first byte, from `fix` on; or behind it, in 2 ** `width` bytes for `code` and more up to `last`. */
-  #size(fix, most, code, width, last) {
-    const first = this.#uint(1);
-    if (first >= fix && first <= fix + most) return first - fix;
-    if (first < code || first > last) throw new BadFrame(BAD_FRAME, `unexpected ${first}`);
-    return this.#uint(2 ** (first - code + width));
-  }
-
-  number() {
-    const first = this.bytes[this.at];
-    const value = this.#size(0, 127, first < 0xd0 ? 0xcc : 0xd0, 0, 0xd3);
-    if (first >= 0xd0 && value >= 2 ** (8 * 2 ** (first - 0xd0) - 1)) throw new BadFrame(BAD_FRAME, "below 0");
+  #uint(size) {
+    let value = 0;
+    for (let end = this.at + size; this.at < end; ) value = value * 256 + this.bytes[this.at++];
+    if (Number.isNaN(value)) throw new BadFrame(BAD_FRAME, "truncated");
     return value;
   }
 
-  text() {
-    return textOf(this.#piece(this.#size(0xa0, 31, 0xd9, 0, 0xdb)));
-  }
-
-  binary() {
-    return this.#piece(this.#size(0, -1, 0xc4, 0, 0xc6)).slice();
-  }
-
   /** The head of an array. */
-  array() {
-    return this.#size(0x90, 15, 0xdc, 1, 0xdd);
+  arrayHead() {
+    const first = this.#uint(1);
+    if (first >= 0x90 && first < 0xa0) return first - 0x90;
+    if (first !== 0xdc && first !== 0xdd) throw new BadFrame(BAD_FRAME, "no array");
+    return this.#uint(first === 0xdc ? 2 : 4);
   }
 
-  message() {
-    const first = this.bytes[this.at];
-    return first >= 0xc4 && first <= 0xc6 ? this.binary() : this.text();
+  #array(count, depth) {
+    this.#items -= count;
+    if (this.#items < 0) throw new BadFrame(TOO_BIG, "too many items in a frame");
+    if (depth > MAX_DEPTH) throw new BadFrame(BAD_FRAME, "too deep");
+    return Array.from({ length: count }, () => this.value(depth + 1));
   }
 
-  /** Whatever comes, as it is: a later version may have put anything there. */
-  skip() {
-    const start = this.at;
-    for (let left = 1; left > 0; left--) {
-      const first = this.#uint(1);
-      if (first < 0x80 || first >= 0xe0 || first === 0xc0 || first === 0xc2 || first === 0xc3) continue;
-      if (first < 0x90) left += 2 * (first - 0x80);
-      else if (first < 0xa0) left += first - 0x90;
-      else if (first < 0xc0) this.#piece(first - 0xa0);
-      else if (first >= 0xc4 && first < 0xca) this.#piece(this.#uint(2 ** ((first - 0xc4) % 3)) + (first > 0xc6));
-      else if (first >= 0xca && first < 0xd9) this.#piece(SIZES[first - 0xca]);
-      else if (first >= 0xd9 && first < 0xdc) this.#piece(this.#uint(2 ** (first - 0xd9)));
-      else if (first >= 0xdc) left += this.#uint(first % 2 ? 4 : 2) * (first < 0xde ? 1 : 2);
-      else throw new BadFrame(BAD_FRAME, "no msgpack");
+  value(depth = 0) {
+    const first = this.#uint(1);
+    if (first < 0x80) return first;
+    if (first < 0x90) return void this.#array(2 * (first - 0x80), depth);
+    if (first < 0xa0) return this.#array(first - 0x90, depth);
+    if (first < 0xc0) return textOf(this.#piece(first - 0xa0));
+    if (first === 0xc1) throw new BadFrame(BAD_FRAME, "no msgpack");
+    if (first < 0xc4 || first >= 0xe0) return undefined; // nil, false, true; below 0
+    if (first < 0xc7) return this.#piece(this.#uint(2 ** (first - 0xc4))).slice();
+    if (first < 0xca) return void this.#piece(1 + this.#uint(2 ** (first - 0xc7)));
+    if (first < 0xcc) return void this.#piece(first === 0xca ? 4 : 8);
+    if (first < 0xd0) return this.#uint(2 ** (first - 0xcc));
+    if (first < 0xd4) {
+      const value = this.#uint(2 ** (first - 0xd0));
+      return value < 2 ** (8 * 2 ** (first - 0xd0) - 1) ? value : undefined;
     }
-    return this.bytes.subarray(start, this.at);
+    if (first < 0xd9) return void this.#piece(1 + 2 ** (first - 0xd4));
+    if (first < 0xdc) return textOf(this.#piece(this.#uint(2 ** (first - 0xd9))));
+    if (first < 0xde) return this.#array(this.#uint(first === 0xdc ? 2 : 4), depth);
+    return void this.#array(2 * this.#uint(first === 0xde ? 2 : 4), depth);
   }
 }
 
-const SIZES = [4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 2, 3, 5, 9, 17]; // of floats, numbers and small extensions, from 0xca on
-const LAYOUTS = ["na", "nnnb", "nnb", "nn", "bnnnnnn", "bnnnnnnnns", "nsn"]; // of DATA to BYE
-const READING = { n: "number", b: "binary", s: "text", a: "skip" };
+const KINDS = {
+  n: Number.isSafeInteger,
+  b: isBytes,
+  s: isText,
+  m: (value) => Array.isArray(value) && value.length > 0 && value.every((item) => isText(item) || isBytes(item)),
+};
+const LAYOUTS = ["nm", "nnnb", "nnb", "nn", "bnnnnnn", "bnnnnnnnns", "nsn"]; // of DATA to BYE
 
-/** The frame in a WebSocket message, `[type, ...fields]`, or BadFrame; see `readMessages` for DATA. For tests. */
-export function readFrame(data) {
-  if (typeof data === "string") throw new BadFrame(BAD_FRAME, "a text frame");
+/** The frame in a WebSocket message, `[type, ...fields]`, or BadFrame; of one numbered up to `rx`, no more than that. */
+export function readFrame(data, rx = 0) {
+  if (isText(data)) throw new BadFrame(BAD_FRAME, "a text frame");
   const reader = new Reader(new Uint8Array(data));
-  const count = reader.array();
-  const frame = count ? [reader.number()] : [];
-  const layout = LAYOUTS[frame[0]] ?? "";
-  if (count <= layout.length || (!layout && !(frame[0] >= UNKNOWN))) throw new BadFrame(BAD_FRAME, "no frame");
-  for (const letter of layout) frame.push(reader[READING[letter]]());
-  for (let more = count - frame.length; more > 0; more--) reader.skip();
+  const frame = [];
+  for (const count = reader.arrayHead(); frame.length < count; ) {
+    frame.push(reader.value());
+    if (frame.length === 2 && frame.every(KINDS.n) && frame[0] <= PART && frame[1] <= rx) return frame;
+  }
   if (reader.at < reader.bytes.length) throw new BadFrame(BAD_FRAME, "trailing bytes");
+  const [type, ...fields] = frame;
+  const layout = LAYOUTS[type] ?? "";
+  if (!KINDS.n(type) || (!layout && type < UNKNOWN) || ![...layout].every((kind, i) => KINDS[kind](fields[i])))
+    throw new BadFrame(BAD_FRAME, "not a frame of version 1");
+  if (type === DATA && fields[1].length > MAX_MESSAGES) throw new BadFrame(TOO_BIG, "too many messages in a frame");
   return frame;
 }
 
-/** The messages in the array of a DATA frame, or BadFrame. For tests. */
-export function readMessages(array) {
-  const reader = new Reader(array);
-  const count = reader.array();
-  if (count > MAX_MESSAGES) throw new BadFrame(TOO_BIG, `${count} messages in a frame`);
-  if (!count) throw new BadFrame(BAD_FRAME, "no messages");
-  return Array.from({ length: count }, () => reader.message());
-}
-
-/** The bytes of a frame. For tests. */
+/** The bytes of a frame. */
 export function writeFrame(...fields) {
-  const writer = new Writer().array(fields.length);
-  for (const field of fields) writer.value(field);
-  return writer.done();
+  return joined(pack(fields));
 }
 
 // Connections
 
-/** Calls back when the present turn of the event loop is over; browsers delay timers, but not messages. */
+/** Call back when the present turn of the event loop is over; browsers delay timers, but not messages. */
 const soon =
   globalThis.setImmediate ??
-  (() => {
-    const { port1, port2 } = new MessageChannel(), calls = [];
-    port1.onmessage = () => calls.shift()();
-    return (call) => (calls.push(call), port2.postMessage(0));
-  })();
+  ((call) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => (port1.close(), call());
+    port2.postMessage(0);
+  });
+
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** A message as it is sent: text, or its bytes. */
 function content(message) {
-  if (typeof message === "string" || message instanceof Uint8Array) return message;
+  if (isText(message) || isBytes(message)) return message;
   if (message instanceof ArrayBuffer) return new Uint8Array(message);
   if (ArrayBuffer.isView(message)) return new Uint8Array(message.buffer, message.byteOffset, message.byteLength);
   throw new TypeError("a message is a string, an ArrayBuffer or a view of one");
 }
 
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+/** Bytes of a message, if that matters: no more than three for each unit of a string. */
+const sizeOf = (data, most) => (isText(data) && 3 * data.length > most ? utf8.encode(data) : data).length;
 
 class Timeout extends Error {}
 
 /** Open a socket: `opened` is called as soon as it is, and calls back when it is of use, or is not. */
-function dial({ WebSocket, url }, protocols, ms, opened) {
-  return new Promise((resolve, reject) => {
-    const ws = new WebSocket(url, protocols);
-    const timer = setTimeout(() => failed(new Timeout("the server did not answer in time")), ms);
-    let isSettled = false;
-    const done = (connection) => {
-      isSettled = true;
-      clearTimeout(timer);
-      resolve(connection);
-    };
-    const failed = (error) => {
-      if (isSettled) return;
-      isSettled = true;
-      clearTimeout(timer);
-      hangUp(ws, error instanceof BadFrame ? error.code : 1000);
-      reject(error);
-    };
-    ws.binaryType = "arraybuffer";
-    ws.onopen = () => opened(ws, done, failed);
-    ws.onclose = ({ code, reason }) => failed(new ConnectionClosed(code, reason, `no connection: ${code} ${reason}`));
-    ws.onerror = () => setTimeout(() => ws.onclose?.({ code: 1006, reason: "" })); // Node 20 may not say that it closed
-  });
+async function dial({ WebSocket, url }, protocols, ms, opened) {
+  const ws = new WebSocket(url, protocols);
+  let timer;
+  try {
+    return await new Promise((resolve, reject) => {
+      timer = setTimeout(() => reject(new Timeout("the server did not answer in time")), ms);
+      ws.binaryType = "arraybuffer";
+      ws.onopen = () => opened(ws, resolve, reject);
+      ws.onclose = ({ code, reason }) => reject(new ConnectionClosed(code, reason, `no connection: ${code} ${reason}`));
+      // Node 20 may not say that it closed
+      ws.onerror = () => setTimeout(() => ws.onclose?.({ code: 1006, reason: "" }));
+    });
+  } catch (error) {
+    hangUp(ws, error instanceof BadFrame ? error.code : 1000);
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** Close a socket, and listen to it no more. */
@@ -328,17 +247,6 @@ function hangUp(ws, code, reason) {
 /** Whether a server has agreed to speak the envelope. */
 const speaks = (ws) => ws.protocol === NAME || ws.protocol.startsWith(`${NAME}+`);
 
-/** Whether a message has more than `most` bytes. */
-function isLarger(data, most) {
-  if (data.length > most || 3 * data.length <= most) return data.length > most;
-  return typeof data === "string" && utf8.encode(data).length > most;
-}
-
-function checkClose(code, reason) {
-  if (code !== 1000 && !(code >= 3000 && code <= 4999)) throw new RangeError(`close code ${code}`);
-  if (utf8.encode(reason).length > 123) throw new RangeError("a close reason has 123 bytes at most");
-}
-
 /**
  * What `connect` gives. Iterate over it for messages, strings or Uint8Arrays: that ends when it is closed with 1000 or
  * 1001, and throws `ConnectionClosed` otherwise. Leaving the loop closes nothing.
@@ -347,10 +255,12 @@ function checkClose(code, reason) {
  * `resume`.
  */
 export class Connection extends EventTarget {
+  _error = null; // once it is closed
+  _closing = null; // code and reason, once `close` was called
+  _sending = Promise.resolve(); // settled when all that `send` was called with is accepted, or refused
   #unread = [];
   #next = 0; // in #unread
   #waiters = [];
-  #error = null;
 
   constructor(protocol, reliable) {
     super();
@@ -366,41 +276,56 @@ export class Connection extends EventTarget {
    * The next message; rejects with `ConnectionClosed` when there will be none.
    * @returns {Promise<string|Uint8Array>}
    */
-  recv() {
-    if (this.#next < this.#unread.length) {
-      const message = this.#unread[this.#next];
-      this.#unread[this.#next++] = undefined;
-      if (this.#next === this.#unread.length) this.#unread = [], this.#next = 0;
-      this._taken();
-      return Promise.resolve(message);
-    }
-    if (this.#error) return Promise.reject(this.#error);
+  async recv() {
+    if (this._unread) return this.#take();
+    if (this._error) throw this._error;
     return new Promise((resolve, reject) => this.#waiters.push({ resolve, reject }));
   }
 
-  [Symbol.asyncIterator]() {
-    const next = async () => {
-      try {
-        return { value: await this.recv(), done: false };
-      } catch (error) {
-        if (error.inOrder) return { value: undefined, done: true };
-        throw error;
-      }
-    };
-    return { next, return: async () => ({ value: undefined, done: true }) };
+  async *[Symbol.asyncIterator]() {
+    try {
+      for (;;) yield await this.recv();
+    } catch (error) {
+      if (error.name !== "ConnectionClosed" || (error.code !== 1000 && error.code !== 1001)) throw error;
+    }
+  }
+
+  /** Resolves when the message is accepted. */
+  async send(message) {
+    const data = content(message);
+    if (this._error || this._closing) throw this._error ?? new ConnectionClosed(1006, "closing");
+    const accept = () => this._accept(data);
+    return (this._sending = this._sending.then(accept, accept));
+  }
+
+  /** Sends what was accepted, and closes; resolves when it is closed. */
+  async close(code = 1000, reason = "") {
+    if (code !== 1000 && !(code >= 3000 && code <= 4999)) throw new RangeError(`close code ${code}`);
+    if (utf8.encode(reason).length > 123) throw new RangeError("a close reason has 123 bytes at most");
+    if (!this._error && !this._closing) {
+      this._closing = [code, reason];
+      this._unlessClosed(() => this._giveUp());
+      await this._sending.catch(() => {});
+      this._finish();
+    }
+    await this.closed;
   }
 
   get _unread() {
     return this.#unread.length - this.#next;
   }
 
-  get _error() {
-    return this.#error;
-  }
-
   _put(messages) {
     this.#unread.push(...messages); // first all of them: who waits takes one, and the rest is not taken
-    while (this.#waiters.length && this._unread) this.#waiters.shift().resolve(this.recv());
+    while (this.#waiters.length && this._unread) this.#waiters.shift().resolve(this.#take());
+  }
+
+  #take() {
+    const message = this.#unread[this.#next];
+    this.#unread[this.#next++] = undefined;
+    if (!this._unread) this.#unread = [], this.#next = 0;
+    this._taken();
+    return message;
   }
 
   /** Called for each message that is handed out. */
@@ -417,8 +342,8 @@ export class Connection extends EventTarget {
   }
 
   _end(error) {
-    if (this.#error) return;
-    this.#error = error;
+    if (this._error) return;
+    this._error = error;
     for (const waiter of this.#waiters.splice(0)) waiter.reject(error);
     this._closed(error);
     this._emit("close", { code: error.code, reason: error.reason });
@@ -428,48 +353,44 @@ export class Connection extends EventTarget {
 /** Ordinary WebSocket frames: nothing is acknowledged, and a break is the end. */
 class PlainConnection extends Connection {
   #ws;
-  #turn = Promise.resolve();
 
   constructor(ws) {
     super(ws.protocol, false);
     this.#ws = ws;
-    ws.onmessage = ({ data }) => this._put([typeof data === "string" ? data : new Uint8Array(data)]);
+    ws.onmessage = ({ data }) => this._put([isText(data) ? data : new Uint8Array(data)]);
     ws.onclose = ({ code, reason }) => this._end(new ConnectionClosed(code, reason));
   }
 
-  send(message) {
-    const step = async () => {
-      const data = content(message);
-      while (this.#ws.readyState === 1 && this.#ws.bufferedAmount >= REPLAY_BYTES) await sleep(10);
-      if (this.#ws.readyState !== 1) throw this._error ?? new ConnectionClosed(1006, "closing");
-      this.#ws.send(data);
-    };
-    return (this.#turn = this.#turn.then(step, step));
+  async _accept(data) {
+    while (this.#ws.readyState === 1 && this.#ws.bufferedAmount >= REPLAY_BYTES) await sleep(10);
+    if (this.#ws.readyState !== 1) throw this._error ?? new ConnectionClosed(1006, "closing");
+    this.#ws.send(data);
   }
 
   async delivered() {
     throw new EnvelopeRefused();
   }
 
-  async close(code = 1000, reason = "") {
-    checkClose(code, reason);
-    await this.#turn.catch(() => {});
-    this.#ws.close(code, reason);
-    this._unlessClosed(() => this._end(new ConnectionClosed(code, reason)));
-    await this.closed;
+  _finish() {
+    this.#ws.close(...this._closing);
+  }
+
+  _giveUp() {
+    hangUp(this.#ws, ...this._closing);
+    this._end(new ConnectionClosed(...this._closing));
   }
 }
 
 /** The sending half of a session: numbers what it sends, and keeps it until it was taken. */
 class Outgoing {
-  batch = new Writer(); // messages that are not in a frame yet
   tx = 0; // the last number
   acked = 0; // frames up to it were taken
+  #batch = []; // messages that are not in a frame yet
+  #batchBytes = 0; // packed
   #written = 0; // frames up to it were written to the present socket
   #inFlight = 0; // bytes that are written and not acknowledged
-  #kept = new Map(); // frames by their numbers, until they are acknowledged
+  #kept = new Map(); // frames, and the messages that end in them, by number, until they are acknowledged
   #keptBytes = 0;
-  #large = new Map(); // whole messages by the numbers of their last parts: parts are acknowledged one by one
 
   constructor(theirs) {
     this.theirs = theirs;
@@ -478,46 +399,46 @@ class Outgoing {
 
   /** Whether no more is to be kept. */
   get isFull() {
-    return this.#keptBytes + this.batch.length >= REPLAY_BYTES || this.#kept.size >= REPLAY_FRAMES;
+    return this.#keptBytes + this.#batchBytes >= REPLAY_BYTES || this.#kept.size >= REPLAY_FRAMES;
   }
 
   get isWritten() {
-    return this.#written === this.tx && !this.batch.count;
+    return this.#written === this.tx && !this.#batch.length;
   }
 
   get isTaken() {
-    return this.acked === this.tx && !this.batch.count;
+    return this.acked === this.tx && !this.#batch.length;
   }
 
   add(message) {
-    const isText = typeof message === "string";
-    const most = 5 + message.length * (isText ? 3 : 1); // bytes, with its head
-    if (most > this.room) return this.#addParts(message, isText);
-    if (this.batch.length + most > this.room || this.batch.count === MAX_MESSAGES) this.cut();
-    this.batch.value(message).count++;
+    const [head, data] = pack(message);
+    const size = head.length + data.length;
+    const kept = isText(message) ? message : data;
+    if (this.#batchBytes + size > this.room || this.#batch.length === MAX_MESSAGES) this.cut();
+    if (size > this.room) return this.#addParts(kept, data);
+    this.#batch.push(kept);
+    this.#batchBytes += size;
   }
 
-  #addParts(message, isText) {
-    this.cut();
-    const data = isText ? utf8.encode(message) : message.slice();
+  #addParts(message, data) {
     for (let start = 0; start < data.length; start += this.room) {
-      const flags = (isText ? TEXT : 0) | (start + this.room >= data.length ? LAST : 0);
-      this.#keep(writeFrame(PART, this.tx + 1, flags, data.subarray(start, start + this.room)));
+      const isLast = start + this.room >= data.length;
+      const flags = (isText(message) ? TEXT : 0) | (isLast ? LAST : 0);
+      const frame = writeFrame(PART, this.tx + 1, flags, data.subarray(start, start + this.room));
+      this.#keep(frame, isLast ? [message] : []);
     }
-    this.#large.set(this.tx, isText ? message : data);
   }
 
   /** Number what has gathered; from then on it never changes. */
   cut() {
-    const { bytes, length, count } = this.batch;
-    if (!count) return;
-    const head = new Writer(length + OVERHEAD).array(3).number(DATA).number(this.tx + 1).array(count);
-    this.#keep(head.raw(bytes.subarray(0, length)).done());
-    this.batch.length = this.batch.count = 0;
+    if (!this.#batch.length) return;
+    this.#keep(writeFrame(DATA, this.tx + 1, this.#batch), this.#batch);
+    this.#batch = [];
+    this.#batchBytes = 0;
   }
 
-  #keep(frame) {
-    this.#kept.set(++this.tx, frame);
+  #keep(frame, messages) {
+    this.#kept.set(++this.tx, { frame, messages });
     this.#keptBytes += frame.length;
   }
 
@@ -525,7 +446,7 @@ class Outgoing {
   *due() {
     if (this.#inFlight < this.theirs.window) this.cut();
     while (this.#written < this.tx && this.#inFlight < this.theirs.window) {
-      const frame = this.#kept.get(++this.#written);
+      const { frame } = this.#kept.get(++this.#written);
       this.#inFlight += frame.length;
       yield frame;
     }
@@ -534,9 +455,8 @@ class Outgoing {
   acknowledged(taken) {
     if (taken > this.#written) throw new BadFrame(BAD_FRAME, `frame ${taken} acknowledged before it was sent`);
     while (this.acked < taken) {
-      const size = this.#kept.get(++this.acked).length;
+      const size = this.#kept.get(++this.acked).frame.length;
       this.#kept.delete(this.acked);
-      this.#large.delete(this.acked);
       this.#keptBytes -= size;
       this.#inFlight -= size;
     }
@@ -546,16 +466,12 @@ class Outgoing {
   goOnAt(rx) {
     this.#written = rx;
     this.#inFlight = 0;
-    for (let seq = this.acked + 1; seq <= rx; seq++) this.#inFlight += this.#kept.get(seq).length;
+    for (let seq = this.acked + 1; seq <= rx; seq++) this.#inFlight += this.#kept.get(seq).frame.length;
   }
 
   /** The messages that may not have been taken. */
   unacknowledged() {
-    this.cut();
-    return [...this.#kept].flatMap(([seq, frame]) => {
-      const [type, , array] = readFrame(frame);
-      return type === DATA ? readMessages(array) : this.#large.has(seq) ? [this.#large.get(seq)] : [];
-    });
+    return [...this.#kept.values()].flatMap(({ messages }) => messages).concat(this.#batch);
   }
 }
 
@@ -567,16 +483,14 @@ class Incoming {
   want = 0; // the peer asks to be told as soon as this frame was taken
   mustTell = true;
   #waiting = []; // frames that were not taken: number, messages up to its end, bytes
-  #arrived; // messages
+  #arrived = 0; // messages
   #bytes = 0; // of frames that the peer was not told of
   #takenBytes = 0; // of those, in frames that were taken
-  #pieces = null;
+  #pieces = null; // of a message whose last part has not arrived
   #piecesBytes = 0;
 
-  /** @param unread messages of a session before this one */
-  constructor(ours, unread) {
+  constructor(ours) {
     this.ours = ours;
-    this.#arrived = unread;
   }
 
   /** The messages of a frame; none if it has arrived before. */
@@ -596,17 +510,16 @@ class Incoming {
   }
 
   #open(type, [first, second]) {
+    const { maxFrame, maxMessage } = this.ours;
     if (type === DATAZ) {
-      const isTooBig = first > MAX_MESSAGES || second > this.ours.maxFrame;
+      const isTooBig = first > MAX_MESSAGES || second > maxFrame;
       throw new BadFrame(isTooBig ? TOO_BIG : BAD_FRAME, "compressed, though no codec was agreed on");
     }
     if (type === PART) return this.#join(first, second);
     if (this.#pieces) throw new BadFrame(BAD_FRAME, "a message in the middle of another");
-    const messages = readMessages(first);
-    const { maxFrame, maxMessage } = this.ours;
-    if (maxMessage < maxFrame && messages.some((message) => isLarger(message, maxMessage)))
+    if (maxMessage < maxFrame && first.some((message) => sizeOf(message, maxMessage) > maxMessage))
       throw new BadFrame(TOO_BIG, "a message that is too large");
-    return messages;
+    return first;
   }
 
   #join(flags, piece) {
@@ -650,18 +563,18 @@ class ReliableConnection extends Connection {
   #ttl = 0;
   #outgoing = new Outgoing(OURS);
   #incoming;
-  #senders = []; // who waits for room
-  #receipts = []; // who waits for an acknowledgement
+  #waiting = []; // who waits for anything to change
+  #want = 0; // the frame that the peer has to acknowledge as soon as it has taken it
   #isDue = false; // `#advance` is going to be called
   #ackTimer = null;
-  #closing = null; // code and reason, once `close` was called
+  #isFinal = false; // all is accepted that will be
   #saidBye = false; // on this socket
   #peerBye = null; // code and reason
 
   constructor(how, ws, begun, failed) {
     super(ws.protocol.slice(NAME.length + 1), true);
     this.#how = how;
-    this.#incoming = new Incoming(how.limits, 0);
+    this.#incoming = new Incoming(how.limits);
     this.#greet(ws, begun, failed);
   }
 
@@ -679,8 +592,8 @@ class ReliableConnection extends Connection {
       }
     };
     const { maxFrame, window, maxMessage } = this.#how.limits;
-    const { acked } = this.#outgoing;
-    ws.send(writeFrame(HELLO, this.#sid, this.#incoming.rx, acked + 1, maxFrame, window, 0, maxMessage));
+    const first = this.#outgoing.acked + 1;
+    ws.send(writeFrame(HELLO, this.#sid, this.#incoming.rx, first, maxFrame, window, 0, maxMessage));
   }
 
   #welcome(ws, sid, status, rx, first, maxFrame, window, _codec, ttl, maxMessage) {
@@ -689,18 +602,17 @@ class ReliableConnection extends Connection {
     if (isNew !== (status === NEW)) throw new BadFrame(BAD_FRAME, `status ${status}`);
     const { acked, tx } = this.#outgoing;
     const mayResume = first <= this.#incoming.rx + 1 && acked <= rx && rx <= tx && String(sid) === String(this.#sid);
-    if (status === RESUMED && mayResume) {
-      this.#outgoing.goOnAt(rx);
-      this.#incoming.mustTell = true;
-    } else if (isNew || (this.#how.onsessionlost === "resend" && (status === FORGOTTEN || status === LACKING))) {
+    if (isNew) {
       this.#sid = sid;
       this.#ttl = ttl;
-      this.#begin({ maxFrame, window, maxMessage });
+      this.#outgoing = new Outgoing({ maxFrame, window, maxMessage });
+    } else if (status === RESUMED && mayResume) {
+      this.#outgoing.goOnAt(rx);
+      this.#incoming.mustTell = true;
     } else {
       ws.send(writeFrame(BYE, 1000, "", 0)); // the fresh session is of no use
       hangUp(ws, 1000);
-      if (status === ENDED) return this.#end(new ConnectionClosed(1000));
-      return this.#lose("the server has forgotten it");
+      return status === ENDED ? this._end(new ConnectionClosed(1000)) : this.#lose("the server has forgotten it");
     }
     this.#ws = ws;
     ws.onmessage = ({ data }) => this.#receive(data);
@@ -709,16 +621,6 @@ class ReliableConnection extends Connection {
     this.#tellIfDue();
     this.#advance();
     if (!isNew) this._emit("resume");
-  }
-
-  /** Begin a session, with what may have been lost of the one before. */
-  #begin(theirs) {
-    const messages = this.#outgoing.unacknowledged();
-    this.#outgoing = new Outgoing(theirs);
-    this.#incoming = new Incoming(this.#how.limits, this._unread);
-    for (const message of messages) this.#outgoing.add(message);
-    this.#outgoing.cut();
-    for (const receipt of this.#receipts) receipt.seq = this.#outgoing.tx;
   }
 
   #broke(code, reason) {
@@ -730,11 +632,12 @@ class ReliableConnection extends Connection {
   }
 
   async #reconnect() {
+    const { offer, reconnectDelays: delays } = this.#how;
     const over = performance.now() + this.#ttl;
-    const delays = this.#how.delays();
-    for (let left = this.#ttl, delay = 0; left > 0; left = over - performance.now()) {
+    const left = () => over - performance.now();
+    for (let attempt = 0; left() > 0; attempt++) {
       try {
-        return await dial(this.#how, this.#how.offer, Math.min(left, TIMEOUT), (ws, done, failed) => {
+        return await dial(this.#how, offer, Math.min(left(), TIMEOUT), (ws, done, failed) => {
           if (this._error) failed(this._error);
           else if (!speaks(ws)) failed(new EnvelopeRefused());
           else this.#greet(ws, done, failed);
@@ -744,8 +647,8 @@ class ReliableConnection extends Connection {
         const mayPass = error instanceof Timeout || (error instanceof ConnectionClosed && RESUMABLE.has(error.code));
         if (!mayPass) return this.#lose(`the server refused to go on: ${error.message}`);
       }
-      delay = delays.next().value ?? delay; // the last one serves for ever
-      await sleep(Math.max(0, Math.min(delay, over - performance.now())));
+      const delay = (delays[attempt] ?? delays.at(-1)) * (0.5 + Math.random()); // lest all clients come at once
+      await sleep(Math.max(0, Math.min(delay, left())));
       if (this._error) return;
     }
     this.#lose(`the server could not be reached within ${this.#ttl / 1000} s`);
@@ -753,61 +656,55 @@ class ReliableConnection extends Connection {
 
   // Sending
 
-  send(message) {
-    try {
-      const data = content(message);
-      const most = this.#outgoing.theirs.maxMessage;
-      if (isLarger(data, most)) throw new RangeError(`a message of more than ${most} bytes, the peer's limit`);
-      if (this._error || this.#closing || this.#peerBye) throw this._error ?? new ConnectionClosed(1006, "closing");
-      return this.#accept(data);
-    } catch (error) {
-      return Promise.reject(error);
-    }
-  }
-
-  #accept(data) {
-    if (this.#senders.length || this.#outgoing.isFull) {
-      const sender = { data };
-      this.#senders.push(sender);
-      return (sender.accepted = new Promise((resolve, reject) => Object.assign(sender, { resolve, reject })));
-    }
+  async _accept(data) {
+    const most = this.#outgoing.theirs.maxMessage;
+    if (sizeOf(data, most) > most) throw new RangeError(`a message of more than ${most} bytes, the peer's limit`);
+    await this.#until(() => !this.#outgoing.isFull);
+    if (this.#isOver) throw this._error ?? new ConnectionClosed(...this.#peerBye);
     this.#outgoing.add(data);
     if (!this.#isDue) soon(() => this.#advance());
     this.#isDue = true;
-    return Promise.resolve();
   }
 
-  /** Whatever has changed: let senders go on, write what the window allows, and close when all is done. */
+  /** Whether nothing more will be delivered. */
+  get #isOver() {
+    return this._error !== null || this.#peerBye !== null;
+  }
+
+  async #until(isSo) {
+    while (!isSo() && !this.#isOver) await new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  /** Whatever has changed: let others go on, write what the window allows, and close when all is done. */
   #advance() {
     this.#isDue = false;
-    while (this.#senders.length && !this.#outgoing.isFull) {
-      const { data, resolve } = this.#senders.shift();
-      this.#outgoing.add(data);
-      resolve();
-    }
+    for (const resolve of this.#waiting.splice(0)) resolve();
     if (!this.#ws) return;
     if (!this.#peerBye) for (const frame of this.#outgoing.due()) this.#ws.send(frame);
     if (!this.#saidBye && this.#mayEnd) this.#sayBye();
-    if (this.#saidBye && this.#closing && this.#isDone) this.#ws.close(...this.#closing);
+    if (this.#saidBye && this._closing && this.#isDone) this.#ws.close(...this._closing);
   }
 
+  /** Resolves when the peer's application has taken all that was sent before. */
   async delivered() {
-    if (this.#senders.length) await this.#senders.at(-1).accepted;
+    await this._sending.catch(() => {});
     this.#outgoing.cut();
-    if (this.#outgoing.isTaken) return;
-    if (this._error || this.#peerBye) throw this.#unknown();
     const seq = this.#outgoing.tx;
-    const receipt = new Promise((resolve, reject) => this.#receipts.push({ seq, resolve, reject }));
-    this.#advance();
-    this.#tell();
-    await receipt;
+    if (this.#outgoing.acked < seq && !this.#isOver) {
+      this.#want = seq;
+      this.#advance();
+      this.#tell();
+      await this.#until(() => this.#outgoing.acked >= seq);
+    }
+    if (this.#outgoing.acked >= seq) return;
+    throw this._error instanceof SessionLost ? this._error : new DeliveryUnknown(this.#outgoing.unacknowledged());
   }
 
   // Receiving
 
   #receive(data) {
     try {
-      this.#handle(readFrame(data), data.byteLength);
+      this.#handle(readFrame(data, this.#incoming.rx), data.byteLength);
     } catch (error) {
       if (!(error instanceof BadFrame)) throw error;
       hangUp(this.#ws, error.code, error.reason);
@@ -817,17 +714,16 @@ class ReliableConnection extends Connection {
 
   #handle([type, first, ...fields], size) {
     if (type <= PART) this._put(this.#incoming.receive(type, first, fields, size));
-    else if (type === ACK) this.#acknowledged(first, fields[0]);
-    else if (type === BYE && !this.#peerBye) this.#endsInOrder([first, fields[0]], fields[1]);
-    else if (type === HELLO || type === WELCOME) throw new BadFrame(BAD_FRAME, "a second handshake");
+    else if (type === ACK) {
+      this.#outgoing.acknowledged(first);
+      if (fields[0]) this.#incoming.want = fields[0]; // the latest: a wrong one must not hide those after it
+    } else if (type === BYE && !this.#peerBye) {
+      this.#outgoing.acknowledged(fields[1]);
+      this.#peerBye = [first, fields[0]];
+      this.#want = 0;
+    } else if (type === HELLO || type === WELCOME) throw new BadFrame(BAD_FRAME, "a second handshake");
     this.#tellIfDue();
     this.#advance();
-  }
-
-  #acknowledged(taken, want) {
-    this.#outgoing.acknowledged(taken);
-    if (want) this.#incoming.want = want; // the latest: a wrong one must not hide those after it
-    while (this.#receipts.length && this.#receipts[0].seq <= taken) this.#receipts.shift().resolve();
   }
 
   _taken() {
@@ -844,45 +740,33 @@ class ReliableConnection extends Connection {
   #tell() {
     clearTimeout(this.#ackTimer);
     this.#ackTimer = null;
-    if (this.#ws && !this.#saidBye) this.#ws.send(this.#incoming.ack(this.#receipts[0]?.seq ?? 0));
+    const want = this.#want > this.#outgoing.acked ? this.#want : 0;
+    if (this.#ws && !this.#saidBye) this.#ws.send(this.#incoming.ack(want));
   }
 
   // The end
 
-  async close(code = 1000, reason = "") {
-    checkClose(code, reason);
-    if (!this._error && !this.#closing) {
-      this.#closing = [code, reason];
-      this.#expectEnd();
-      this.#advance();
-    }
-    await this.closed;
-  }
-
-  #endsInOrder(bye, taken) {
-    this.#acknowledged(taken, 0);
-    this.#peerBye = bye;
-    this.#refuse(new DeliveryUnknown(this.#outgoing.unacknowledged()), new ConnectionClosed(...bye));
+  _finish() {
+    this.#isFinal = true;
+    this.#advance();
   }
 
   /** Whether it is time for BYE: all was sent and the application closes, or the peer closes and all was taken. */
   get #mayEnd() {
-    if (this.#peerBye) return this.#closing !== null || !this._unread;
-    return this.#closing !== null && !this.#senders.length && this.#outgoing.isWritten;
+    if (this.#peerBye) return this._closing !== null || !this._unread;
+    return this.#isFinal && this.#outgoing.isWritten;
   }
 
   #sayBye() {
     this.#tell();
     this.#saidBye = true;
-    this.#ws.send(writeFrame(BYE, ...(this.#peerBye ?? this.#closing), this.#incoming.taken));
-    if (!this.#closing) this.#expectEnd(); // the peer closes
+    this.#ws.send(writeFrame(BYE, ...(this.#peerBye ?? this._closing), this.#incoming.taken));
+    if (!this._closing) this._unlessClosed(() => this._giveUp()); // the peer closes
   }
 
-  #expectEnd() {
-    this._unlessClosed(() => {
-      if (this.#ws) hangUp(this.#ws, ...(this.#closing ?? [1000]));
-      this.#isDone ? this.#endInOrder() : this.#lose("the server did not answer before it was closed");
-    });
+  _giveUp() {
+    if (this.#ws) hangUp(this.#ws, ...(this._closing ?? [1000]));
+    this.#isDone ? this.#endInOrder() : this.#lose("the server did not answer before it was closed");
   }
 
   get #isDone() {
@@ -890,39 +774,19 @@ class ReliableConnection extends Connection {
   }
 
   #endInOrder() {
-    this.#end(new ConnectionClosed(...(this.#peerBye ?? this.#closing)));
+    this._end(new ConnectionClosed(...(this.#peerBye ?? this._closing)));
   }
 
   #lose(why, code, reason) {
-    this.#end(new SessionLost(why, this.#outgoing.unacknowledged(), code, reason));
+    this._end(new SessionLost(why, this.#outgoing.unacknowledged(), code, reason));
   }
 
-  #end(error) {
-    if (this._error) return;
+  _end(error) {
     this.#ws = null;
     clearTimeout(this.#ackTimer);
-    this._end(error);
-    this.#refuse(this.#unknown(), error);
+    super._end(error);
+    this.#advance();
   }
-
-  #unknown() {
-    return this._error instanceof SessionLost ? this._error : new DeliveryUnknown(this.#outgoing.unacknowledged());
-  }
-
-  /** Nothing more will be delivered. */
-  #refuse(unknown, closed) {
-    for (const receipt of this.#receipts.splice(0)) receipt.reject(unknown);
-    for (const sender of this.#senders.splice(0)) sender.reject(closed);
-  }
-}
-
-/**
- * The default of `reconnectDelays`: exponential, and jittered, so that clients do not come back all at once.
- * @returns {Generator<number>} milliseconds, for ever
- */
-export function* backoff({ initial = 5000, minimum = 3100, maximum = 90_000, random = Math.random } = {}) {
-  yield random() * initial;
-  for (let step = minimum; ; step = Math.min(step * 1.618, maximum)) yield step * (0.5 + random() / 2);
 }
 
 /**
@@ -933,24 +797,18 @@ export function* backoff({ initial = 5000, minimum = 3100, maximum = 90_000, ran
  * @param {string|string[]} [options.protocols] the application's subprotocols
  * @param {boolean} [options.reliable] true: reject with `EnvelopeRefused` rather than be plain; false: be plain
  * @param {Function} [options.WebSocket] the class to use, where there is no global one
- * @param {Function} [options.onresume] a listener of the event `resume`
- * @param {"raise"|"resend"} [options.onsessionlost] what happens when the server has forgotten the session: an end with
- *   `SessionLost`, or what was not acknowledged is sent again on a new one (at least once then, not exactly once)
- * @param {number[]|function(): Iterable<number>} [options.reconnectDelays] milliseconds between attempts; the last
- *   serves for ever
+ * @param {number[]} [options.reconnectDelays] milliseconds between attempts, of which each is half as long to half as
+ *   long again, by chance; the last serves for ever
  * @param {{maxFrame: number, window: number, maxMessage: number}} [options.limits] bytes that this end takes: in a
  *   frame, in all frames that the application has not taken, and in a message; by default 1 MiB, 1 MiB and 16 MiB
  * @returns {Promise<Connection>} rejects with `ConnectionClosed` where the server cannot be reached
  */
 export async function connect(url, options = {}) {
-  const { protocols = [], reliable, WebSocket = globalThis.WebSocket, onresume, onsessionlost = "raise" } = options;
-  const { reconnectDelays = backoff, limits } = options;
+  const { protocols = [], reliable, WebSocket = globalThis.WebSocket, reconnectDelays = DELAYS, limits } = options;
   if (!WebSocket) throw new TypeError("no global WebSocket, as Node has from version 22 on: give one as an option");
-  if (!["raise", "resend"].includes(onsessionlost)) throw new TypeError(`onsessionlost: "raise" or "resend"`);
   const inner = [protocols].flat();
   const offer = inner.length ? [...inner.map((name) => `${NAME}+${name}`), ...inner] : [NAME];
-  const delays = () => (typeof reconnectDelays === "function" ? reconnectDelays() : reconnectDelays)[Symbol.iterator]();
-  const how = { url, offer, WebSocket, onsessionlost, delays, limits: { ...OURS, ...limits } };
+  const how = { url, offer, WebSocket, reconnectDelays, limits: { ...OURS, ...limits } };
   const plain = (ws, done) => done(new PlainConnection(ws));
   let connection, isAgreed;
   if (reliable !== false) {
@@ -968,6 +826,5 @@ export async function connect(url, options = {}) {
     connection.close();
     throw new EnvelopeRefused();
   }
-  if (onresume) connection.addEventListener("resume", onresume);
   return connection;
 }

@@ -101,7 +101,12 @@ def payload_bytes(data: str | bytes) -> int:
     try:
         return len(data.encode())
     except UnicodeEncodeError as exc:
-        raise SerializationError(
-            f"text holds a lone surrogate {data[exc.start]!r} at position {exc.start}, which UTF-8 cannot carry",
-            "send it as bytes, or clean it with text.encode('utf-8', 'replace')",
-        ) from exc
+        raise not_unicode(exc) from exc
+
+
+def not_unicode(exc: UnicodeEncodeError) -> SerializationError:
+    """What to raise for text that UTF-8 cannot carry."""
+    return SerializationError(
+        f"text holds a lone surrogate {exc.object[exc.start]!r} at position {exc.start}, which UTF-8 cannot carry",
+        "send it as bytes, or clean it with text.encode('utf-8', 'replace')",
+    )

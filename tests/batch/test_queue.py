@@ -287,3 +287,43 @@ def test_nothing_is_lost_or_doubled_and_levels_keep_their_order(
     settle_all(taken, DELIVERED)
     settle_all(dropped, EXPIRED)
     assert all(one.outcome is not None for one in followers)
+
+
+def test_nothing_makes_room_for_a_message_that_there_is_no_room_for_anyway() -> None:
+    queue = filled(entry("l", Priority.LOW), entry("h", Priority.HIGH, size=150), ordered=True)
+    assert not queue.make_room(entry("new", size=100))
+    assert queue.dropped == {}
+    assert queue.count == 2
+
+
+def test_a_value_that_grew_does_not_push_out_the_one_that_it_replaces() -> None:
+    old, new = entry("1", key="k", size=100), entry("2", key="k", size=150)
+    queue = filled(old, entry("x", size=60), entry("y", size=30))
+    assert queue.make_room(new)
+    assert data_of(queue.dropped[OVERFLOW]) == ["x"]
+    queue.add(new, 0.0)
+    assert data_of(queue.take(0.0)) == ["2"]
+    assert queue.conflated == 1
+
+
+def test_it_is_known_when_the_first_message_expires() -> None:
+    queue = filled(entry("a", expires_at=5.0), entry("b", expires_at=3.0), entry("c"))
+    assert queue.expires_first == 3.0
+    queue.drop_expired(2.9)
+    assert queue.expires_first == 3.0
+    queue.drop_expired(3.0)
+    assert queue.expires_first == 5.0
+    queue.drop_expired(5.0)
+    assert queue.expires_first == float("inf")
+    assert data_of(queue.take(5.0)) == ["c"]
+    queue = filled(entry("1", key="k"), entry("2", key="k", expires_at=4.0))
+    assert queue.expires_first == 4.0
+
+
+def test_a_content_that_was_dropped_and_came_again_does_not_keep_others_in_mind() -> None:
+    recent, first = RecentContents(1.0), entry("a")
+    recent.find(first, 0.0)
+    recent.find(entry("b"), 0.5)
+    settle_all([first], EXPIRED)
+    recent.find(entry("a"), 0.9)
+    assert recent.find(entry("b"), 1.6) is None

@@ -24,6 +24,8 @@ class Page:
     def __init__(self, devtools: Any) -> None:
         self.complaints: list[str] = []
         """What the console says, exceptions that nobody caught, and what could not be loaded."""
+        self.requests: list[str] = []
+        """Where it went for what it shows, WebSockets among them."""
         self._devtools = devtools
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
@@ -47,6 +49,10 @@ class Page:
                 self._answers.pop(event["id"]).set_result(event.get("result"))
             elif event["method"] in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
                 self.complaints.append(json.dumps(event["params"]))
+            elif event["method"] == "Network.requestWillBeSent":
+                self.requests.append(event["params"]["request"]["url"])
+            elif event["method"] == "Network.webSocketCreated":
+                self.requests.append(event["params"]["url"])
 
 
 @asynccontextmanager
@@ -80,7 +86,7 @@ async def page(url: str, home: Path) -> AsyncIterator[Page]:
         async with websockets.connect(socket, proxy=None, max_size=None) as devtools:
             this = Page(devtools)
             listening = asyncio.create_task(this.listen())
-            for domain in ("Runtime", "Log", "Page"):
+            for domain in ("Runtime", "Log", "Page", "Network"):
                 await this.call(f"{domain}.enable")
             await this.call("Page.navigate", url=url)
             yield this

@@ -1,5 +1,5 @@
 /** A server for `connect` to meet, without a network: the test sees each frame, and says each answer. */
-import { readFrame, readMessages, writeFrame } from "../penstock.js";
+import { readFrame, writeFrame } from "../penstock.js";
 
 export const DATA = 0, PART = 2, ACK = 3, HELLO = 4, WELCOME = 5, BYE = 6;
 export const SID = new Uint8Array(32).fill(7);
@@ -38,7 +38,7 @@ export function fakeServer(select = (offered) => offered[0]) {
 
     /** The frames of a type that were sent; all without one. */
     frames(type) {
-      return this.sent.map(read).filter((frame) => type === undefined || frame[0] === type);
+      return this.sent.map((data) => readFrame(data)).filter((frame) => type === undefined || frame[0] === type);
     }
 
     /** The next frame of a type that was not awaited yet. */
@@ -78,10 +78,4 @@ export function fakeServer(select = (offered) => offered[0]) {
 export async function until(reached, ms = 2000) {
   for (const start = performance.now(); !reached(); await new Promise(setImmediate))
     if (performance.now() - start > ms) throw new Error(`not reached: ${reached}`);
-}
-
-function read(data) {
-  const frame = readFrame(data);
-  if (frame[0] === DATA) frame[2] = readMessages(frame[2]);
-  return frame;
 }

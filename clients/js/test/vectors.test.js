@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
 import { test } from "node:test";
-import { connect, readFrame, readMessages, writeFrame } from "../penstock.js";
+import { connect, readFrame, writeFrame } from "../penstock.js";
 import { ACK, DATA, fakeServer } from "./fake.js";
 
 const FOLDER = new URL("../../../tests/vectors/", import.meta.url);
@@ -50,7 +50,6 @@ each("frames", ["hex", "frame", "canonical"], ({ hex: given, frame, canonical })
     return name === "sid" || name === "piece" ? bytes(frame[name]) : frame[name];
   });
   const [type, ...fields] = readFrame(bytes(given));
-  if (type === DATA) fields[1] = readMessages(fields[1]);
   assert.deepEqual([type, ...fields.slice(0, expected.length)], [frame.type, ...expected]);
   if (canonical) assert.equal(hex(writeFrame(frame.type, ...expected)), given);
 });
@@ -118,7 +117,7 @@ each("acknowledging", ["window", "steps"], async ({ window, steps }) => {
     if ("arrives" in step) {
       const [type, seq, array] = readFrame(bytes(step.arrives));
       socket.sayBytes(bytes(step.arrives));
-      if (type === DATA && !(socket.seqs ??= new Set()).has(seq)) unread += readMessages(array).length;
+      if (type === DATA && !(socket.seqs ??= new Set()).has(seq)) unread += array.length;
       socket.seqs?.add(seq);
     }
     if ("resumed" in step) {

@@ -18,7 +18,7 @@ from penstock.batch.receipt import Receipt
 from penstock.batch.recent import RecentContents
 from penstock.batch.sender import Deliver, OnDrop, Sender
 from penstock.batch.stats import BatchCounts, BatchStats
-from penstock.errors import BatcherClosed, BatcherFull, WrongLoop
+from penstock.errors import BatcherClosed, BatcherFull, BatcherReentered, WrongLoop
 from penstock.message import NORMAL, Message, Priority, payload_bytes
 
 _OVERFLOWS = ("block", "raise", "drop_oldest", "drop_newest")
@@ -128,11 +128,13 @@ class MessageBatcher:
         Args:
             priority: by default normal.
             key: the message takes the place of one with the same key that waits; both share their fate.
-            ttl: seconds after which it is dropped when it would leave, so more than ``batch_timeout`` makes sense.
+            ttl: seconds after which it is dropped if it still waits, so more than ``batch_timeout`` makes sense. It is
+                told within a twentieth of a second.
 
         Raises:
             BatcherClosed: the batcher is closed, or closing.
             BatcherFull: there is no room, and ``overflow`` is ``"raise"``.
+            BatcherReentered: called by ``deliver`` when there is no room, which ``deliver`` has to make.
             SerializationError: text that is not Unicode.
             MessageTypeError: neither text nor bytes.
             WrongLoop: called from another event loop or thread.
@@ -149,7 +151,7 @@ class MessageBatcher:
         ):
             size, queue = len(message), self._queue  # at once: nearly every message is one of these
             if self._recent is None and queue.count < self._most_pending and queue.size + size <= self._largest_pending:
-                receipt = Receipt(message, size)
+                receipt = Receipt(message, size, loop=self._loop)
                 queue.add_plain(receipt, self._now())
                 sender = self._sender
                 if queue.added >= self._turn_ends or (
@@ -174,6 +176,8 @@ class MessageBatcher:
                 receipt.follow(earlier)
                 return
         self._queue.add(receipt, now)
+        if receipt.expires_at is not None:
+            self._sender.mind_expiry()
 
     def _go_on(self) -> None:
         """Send what is due, and let it, and others on the event loop, have their turn before more is added."""
@@ -202,21 +206,23 @@ class MessageBatcher:
                 message.expires_at if ttl is None else expires_at,
             )
         size = payload_bytes(message.data)
-        return Receipt(message, size, Priority(message.priority), message.key, message.expires_at)
+        return Receipt(message, size, Priority(message.priority), message.key, message.expires_at, loop=self._loop)
 
     async def _find_room(self, receipt: Receipt) -> None:
         """Wait for the turn of a message and for room, or do what is to be done instead; it may be dropped then."""
         queue = self._queue
         if self._closing:
             raise BatcherClosed
-        if not queue.has_room(receipt):
-            queue.drop_expired(self._now())
-            self._sender.tell_dropped()
-        if (self._shut or (self._overflow == "block" and not queue.has_room(receipt))) and not await self._wait(
-            receipt
-        ):
-            raise BatcherClosed
-        if not queue.has_room(receipt):
+        if not self._fits(receipt):
+            self._sender.drop_expired()
+        if self._shut or (self._overflow == "block" and not self._fits(receipt)):
+            if self._overflow == "block" and self._sender.is_calling:
+                if not self._fits(receipt, self._line.promised, self._line.promised_bytes):
+                    raise BatcherReentered("add_message")
+                return  # it has no time to wait for its turn
+            if not await self._wait(receipt) or self._sender.stopped:
+                raise BatcherClosed
+        if not self._fits(receipt):
             if self._overflow == "raise":
                 self._counts.rejected += 1
                 await asyncio.sleep(0)  # so that one who tries again and again lets messages leave
@@ -224,6 +230,12 @@ class MessageBatcher:
             if self._overflow == "drop_newest" or not queue.make_room(receipt):
                 queue.refuse(receipt)
             self._sender.tell_dropped()
+
+    def _fits(self, entry: Entry, promised: int = 0, promised_bytes: int = 0) -> bool:
+        """Whether there is room for a message, or it repeats one that was added, and needs none."""
+        if self._queue.has_room(entry, promised, promised_bytes):
+            return True
+        return self._recent is not None and entry.key is None and self._recent.peek(entry, self._now()) is not None
 
     async def _wait(self, receipt: Receipt) -> bool:
         self._shut = True
@@ -238,7 +250,7 @@ class MessageBatcher:
         if self._resting:
             return False
         line = self._line
-        return self._overflow != "block" or self._queue.has_room(entry, line.promised, line.promised_bytes)
+        return self._overflow != "block" or self._fits(entry, line.promised, line.promised_bytes)
 
     def _let_through(self) -> None:
         self._line.let_through(self._may_add)
@@ -267,10 +279,13 @@ class MessageBatcher:
         Raises:
             Exception: what ``deliver`` raised last, if it was given up on some of the messages.
             BatcherClosed: the batcher was closed, and had no time for some of the messages.
+            BatcherReentered: called by ``deliver``, which is what it waits for.
             WrongLoop: called from another event loop or thread.
         """
         if get_running_loop() is not self._loop:
             self._start()
+        if self._sender.is_calling:
+            raise BatcherReentered("flush_messages")
         return await self._sender.flush()
 
     async def close(self, timeout: float | None = 10.0) -> None:
@@ -280,13 +295,16 @@ class MessageBatcher:
         at once. Closing again waits likewise.
 
         Raises:
+            BatcherReentered: called by ``deliver``, which is what it waits for.
             WrongLoop: called from another event loop or thread.
         """
         if self._loop is None:
             self._closing = self._shut = True
             return
         if get_running_loop() is not self._loop:
-            raise WrongLoop
+            raise WrongLoop("batcher", "batcher.close()")
+        if self._sender.is_calling:
+            raise BatcherReentered("close")
         self._closing = self._shut = self._queue.closing = True
         sender, line = self._sender, self._line
         try:
@@ -314,7 +332,7 @@ class MessageBatcher:
     def _start(self) -> None:
         """Make the running loop the batcher's own, at its first use."""
         if self._loop is not None:
-            raise WrongLoop
+            raise WrongLoop("batcher", "batcher.add_message(...)")
         self._loop = loop = get_running_loop()
         self._now = loop.time
         self._line = Line(loop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, CancelledError, Future
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 
 from penstock.batch.entry import Entry
@@ -20,7 +20,7 @@ class Line:
         self.promised = self.promised_bytes = 0
         """Messages that were let through, and are not added yet."""
         self._loop = loop
-        self._waiting: deque[tuple[Future[bool], Entry]] = deque()
+        self._waiting: OrderedDict[Future[bool], Entry] = OrderedDict()
 
     def __len__(self) -> int:
         """Callers that wait, or have been let through and have not gone on."""
@@ -30,12 +30,13 @@ class Line:
         """Wait; return whether ``entry`` is to be added at once, or refused. Cancelling gives the promise back."""
         future: Future[bool] = self._loop.create_future()
         alone = not len(self)
-        self._waiting.append((future, entry))
+        self._waiting[future] = entry
         if alone:  # else whoever was let through has to add first
             let_through()
         try:
             may_go = await future
         except CancelledError:
+            self._waiting.pop(future, None)
             if not future.cancelled() and future.result():
                 self._keep(entry)
             let_through()
@@ -48,18 +49,18 @@ class Line:
         """Promise callers room, from the first on, as long as ``may_go``."""
         waiting = self._waiting
         while waiting:
-            future, entry = waiting[0]
+            future, entry = next(iter(waiting.items()))
             if not future.done():
                 if not may_go(entry):
                     return
                 self.promised += 1
                 self.promised_bytes += entry.size
                 future.set_result(True)
-            waiting.popleft()
+            del waiting[future]
 
     def refuse_all(self) -> None:
         """Send everybody away who still waits."""
-        for future, _ in self._waiting:
+        for future in self._waiting:
             if not future.done():
                 future.set_result(False)
         self._waiting.clear()

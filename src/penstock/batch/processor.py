@@ -9,7 +9,7 @@ import msgspec
 
 from penstock.batch.policy import check_seconds
 from penstock.errors import SerializationError
-from penstock.message import BATCH, Content, Message, content_of
+from penstock.message import BATCH, Content, Message, content_of, not_unicode
 from penstock.wire.compression import BadCompression, Codec, Trials, compress, decompress
 from penstock.wire.envelope import MAX_MESSAGES, BadFrame, unpack
 
@@ -121,10 +121,7 @@ class BatchProcessor:
         try:
             raw = _encode([message.data for message in messages])
         except UnicodeEncodeError as exc:
-            raise SerializationError(
-                f"text holds a lone surrogate at position {exc.start}, which UTF-8 cannot carry",
-                "send it as bytes, or clean it with text.encode('utf-8', 'replace')",
-            ) from exc
+            raise not_unicode(exc) from exc
         if len(raw) > self.max_raw_bytes:
             raise self._too_large(len(raw))
         codec, body = _STORED, raw

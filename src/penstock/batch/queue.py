@@ -6,6 +6,8 @@ Everything here is about messages that are not in a batch yet: what was taken is
 from __future__ import annotations
 
 from collections import deque
+from itertools import chain
+from math import inf
 
 from penstock.batch.entry import EXPIRED, OVERFLOW, Entry, Outcome
 from penstock.batch.policy import BatchConfig
@@ -38,6 +40,8 @@ class BatchQueue:
         """What was dropped, for the owner to tell, and to clear."""
         self.flush_until = 0
         """Messages up to this number are due."""
+        self.expires_first = inf
+        """No message that waits expires earlier."""
         self.closing = False
         """Everything is due."""
         self.most, self.largest = config.full_batch
@@ -70,6 +74,7 @@ class BatchQueue:
             self._urgent += 1
         if entry.expires_at is not None:
             self._expiring += 1
+            self.expires_first = min(self.expires_first, entry.expires_at)
         self.add_plain(entry, now)
 
     def add_plain(self, entry: Entry, now: float) -> None:
@@ -98,16 +103,31 @@ class BatchQueue:
         self._expiring += (entry.expires_at is not None) - (earlier.expires_at is not None)
         earlier.message, earlier.size, earlier.level = entry.message, entry.size, level
         earlier.expires_at = entry.expires_at
+        if entry.expires_at is not None:
+            self.expires_first = min(self.expires_first, entry.expires_at)
         entry.follow(earlier)
         return True
 
     def make_room(self, entry: Entry) -> bool:
-        """Drop the oldest of the least urgent until there is room; False if that would be ``entry`` itself."""
-        while not self.has_room(entry):
-            queue = next(level for level in self._levels if level)
-            if self._ordered and queue[0].level > entry.level:
-                return False
-            self._drop(queue.popleft(), OVERFLOW)
+        """Drop the oldest of the least urgent until there is room; False if that would be ``entry`` itself.
+
+        The one with its key, whose place it takes, stays. If nothing makes room, nothing is dropped.
+        """
+        replaced = self._keys.get(entry.key) if entry.key is not None else None
+        levels = self._levels[: entry.level + 1] if self._ordered else self._levels
+        victims: list[Entry] = []
+        size = 0
+        for one in chain.from_iterable(levels):
+            if self.has_room(entry, -len(victims), -size):
+                break
+            if one is not replaced:
+                victims.append(one)
+                size += one.size
+        if not self.has_room(entry, -len(victims), -size):
+            return False
+        for victim in victims:
+            (self._levels[victim.level] if self._ordered else self._first).remove(victim)
+            self._drop(victim, OVERFLOW)
         return True
 
     def skip(self) -> None:
@@ -122,15 +142,19 @@ class BatchQueue:
 
     def drop_expired(self, now: float) -> None:
         """Drop what has expired."""
-        if self._expiring:
-            for level in self._levels:
-                entries = list(level)
-                level.clear()
-                for entry in entries:
-                    if _is_expired(entry, now):
-                        self._drop(entry, EXPIRED)
-                    else:
-                        level.append(entry)
+        if now < self.expires_first:
+            return
+        self.expires_first = inf
+        for level in self._levels:
+            entries = list(level)
+            level.clear()
+            for entry in entries:
+                if _is_expired(entry, now):
+                    self._drop(entry, EXPIRED)
+                    continue
+                level.append(entry)
+                if entry.expires_at is not None:
+                    self.expires_first = min(self.expires_first, entry.expires_at)
 
     # Going
 
@@ -204,7 +228,7 @@ class BatchQueue:
 
     def _next_level(self) -> deque[Entry]:
         """Where the message is that leaves next; there must be one."""
-        chosen, least = self._first, float("inf")
+        chosen, least = self._first, inf
         for rank, level in enumerate(self._levels):
             if level and level[0].added_at - rank * self._ageing <= least:
                 chosen, least = level, level[0].added_at - rank * self._ageing

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from penstock.batch.entry import Entry
-from penstock.errors import DeliveryFailed, MessageDropped
+from penstock.errors import DeliveryFailed, MessageDropped, WrongLoop
 
 
 class Receipt(Entry, eq=False):
@@ -18,13 +18,20 @@ class Receipt(Entry, eq=False):
     look: a failure that nobody asks for is counted and logged, no more. Cancelling ends the waiting, not the delivery.
 
     Raises:
+        WrongLoop: when awaited, before it is done, in another event loop or thread than its batcher's.
         MessageDropped: when awaited, of a message that was dropped and will not be delivered.
         DeliveryFailed: when awaited, of one that ``deliver`` failed on each time; what it raised last is the cause.
     """
 
+    loop: asyncio.AbstractEventLoop | None = None
+    """The batcher's."""
+
     def __await__(self) -> Generator[Any, None, None]:
         if self.outcome is None:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            if loop is not self.loop:
+                raise WrongLoop("receipt", "asyncio.wait_for(receipt, timeout)")
+            future: asyncio.Future[None] = loop.create_future()
             self.watch(partial(_wake, future))
             yield from future
         error = self.exception()

@@ -24,16 +24,23 @@ class RecentContents:
 
     def find(self, entry: Entry, now: float) -> Entry | None:
         """The message that ``entry`` repeats, unless that was dropped; if there is none, ``entry`` is remembered."""
+        earlier = self.peek(entry, now)
+        if earlier is None:
+            digest = _digest(entry)
+            self._seen.pop(digest, None)
+            self._seen[digest] = now + self._seconds, entry
+        return earlier
+
+    def peek(self, entry: Entry, now: float) -> Entry | None:
+        """The message that ``entry`` repeats, if there is one that was not dropped."""
         seen = self._seen
         while seen and (len(seen) >= _MOST or next(iter(seen.values()))[0] <= now):
             del seen[next(iter(seen))]
-        kind, data = content_of(entry.message)
-        content = data.encode() if isinstance(data, str) else data
-        digest = blake2b(content, digest_size=16, person=kind.value.encode()).digest()
-        if digest in seen:
-            earlier = seen[digest][1]
-            if earlier.outcome in {None, DELIVERED}:
-                return earlier
-            del seen[digest]
-        seen[digest] = now + self._seconds, entry
-        return None
+        _, earlier = seen.get(_digest(entry), (now, None))
+        return earlier if earlier is not None and earlier.outcome in (None, DELIVERED) else None
+
+
+def _digest(entry: Entry) -> bytes:
+    kind, data = content_of(entry.message)
+    content = data.encode() if isinstance(data, str) else data
+    return blake2b(content, digest_size=16, person=kind.value.encode()).digest()

@@ -24,6 +24,8 @@ logger = logging.getLogger("penstock.batch")
 _LONGEST_RETRY_DELAY = 5.0
 _PATIENCE = 0.1
 """Seconds that ``deliver`` has to end once it is cancelled."""
+_EXPIRY_PAUSE = 0.05
+"""Seconds between looks for what has expired: each goes through all that wait."""
 
 
 class Flush:
@@ -74,28 +76,62 @@ class Sender:
         self._let_through, self._on_end = let_through, on_end
         self._max_attempts, self._retry_delay, self._random = max_attempts, retry_delay, random
         self._flushes: list[Flush] = []
-        self._stopped = False
+        self._expiry: asyncio.TimerHandle | None = None
+        self._expiry_at = 0.0  # the handle itself does not tell with uvloop, where the time has come already
+        self._looked_at = -inf
+        self.stopped = False
 
     def look(self) -> None:
         """Begin to send if a batch is due, or see to it that somebody looks when it is."""
-        if self.busy is None and not self._stopped:
+        if self.busy is None and not self.stopped:
             trigger = self._queue.due(self._loop.time())
             if trigger is not None:
                 self._begin(trigger)
             elif self._queue.count and self.timer is None and self._queue.due_at() < inf:
                 self.timer = self._loop.call_at(self._queue.due_at(), self._begin, "time")
 
-    def _begin(self, trigger: str) -> None:
+    def mind_expiry(self) -> None:
+        """See to it that what expires is dropped and told soon after, though no batch leaves."""
+        when = max(self._queue.expires_first, self._looked_at + _EXPIRY_PAUSE)
+        if when < inf and not self.stopped and (self._expiry is None or when < self._expiry_at):
+            if self._expiry is not None:
+                self._expiry.cancel()
+            self._expiry, self._expiry_at = self._loop.call_at(when, self._expire), when
+
+    def _expire(self) -> None:
+        self._expiry, self._looked_at = None, self._loop.time()
+        self.drop_expired()
+        self.mind_expiry()
+
+    def drop_expired(self) -> None:
+        """Drop what has expired, and let others have its room."""
+        count = self._queue.count
+        self._queue.drop_expired(self._loop.time())
+        if self._queue.count < count:
+            self.tell_dropped()
+            self._forget_timer()
+            self.look()
+            self._let_through()
+
+    @property
+    def is_calling(self) -> bool:
+        """Whether this is called by ``deliver``, which cannot wait for what waits for it."""
+        return self.busy is not None and asyncio.current_task() is self.busy
+
+    def _forget_timer(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
+
+    def _begin(self, trigger: str) -> None:
+        self._forget_timer()
         self.busy = self._loop.create_task(self._run(trigger))
         self.busy.add_done_callback(self._ended)
 
     async def _run(self, trigger: str | None) -> None:
         """Send what is due, beginning with a batch that is due because of ``trigger``."""
         queue, now = self._queue, self._loop.time
-        while trigger is not None and not self._stopped:
+        while trigger is not None and not self.stopped:
             trigger = queue.due(now()) or trigger
             self.batch = batch = queue.take(now())
             self._let_through()
@@ -127,6 +163,8 @@ class Sender:
         )
         attempts = 1
         while (error := await self._attempt(messages)) is not None and attempts < self._max_attempts:
+            if self.stopped:
+                break
             logger.warning("deliver failed on %d messages, and is called again: %r", len(messages), error)
             await asyncio.sleep(next(delays))
             attempts += 1
@@ -172,8 +210,7 @@ class Sender:
         queue.flush_until = queue.added
         self._flushes.append(flush)
         self.look()
-        if self.busy is None:
-            self._answer()
+        self._answer()
         try:
             await flush.future
         finally:
@@ -185,6 +222,8 @@ class Sender:
 
     def _answer(self) -> None:
         """Tell those who wait for a flush that is over."""
+        if self.batch:
+            return
         for flush in [flush for flush in self._flushes if not self._queue.holds(flush.until)]:
             self._flushes.remove(flush)
             if not flush.future.done():
@@ -192,19 +231,22 @@ class Sender:
 
     async def stop(self) -> None:
         """Cancel ``deliver``, and drop all that is left."""
-        self._stopped = True
-        if self.busy is not None:
-            self.busy.cancel()
-            await asyncio.wait([self.busy], timeout=_PATIENCE)
-        self.abandon()
+        self.stopped = True
+        try:
+            if self.busy is not None:
+                self.busy.cancel()
+                await asyncio.wait([self.busy], timeout=_PATIENCE)
+        finally:
+            self.abandon()
 
     def abandon(self) -> None:
         """Drop all that is left; ``deliver`` runs no more, or nobody waits for it."""
-        self._stopped = True
+        self.stopped = True
         self._on_end()
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        self._forget_timer()
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
         batch, self.batch = self.batch, []
         if batch:
             self._drop(batch, wrapped(batch), CLOSED)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from penstock.batch.queue import BatchQueue
-from penstock.metrics.histogram import Histogram, HistogramSnapshot
+from penstock.metrics.histogram import EMPTY, Histogram, HistogramSnapshot
+
+K = TypeVar("K", bound=Hashable)
 
 
 class BatchCounts:
@@ -90,3 +94,28 @@ class BatchStats:
     """Seconds that the first message of each batch waited before the batch was handed to ``deliver``."""
     deliver: HistogramSnapshot
     """Seconds that calls of ``deliver`` took, those that raised among them."""
+
+
+class BatchTotals:
+    """What batchers have counted, those among them that are gone."""
+
+    def __init__(self) -> None:
+        self.batches: dict[str, int] = {}
+        self.sizes: dict[int, int] = {}
+        self.delivered = self.deduplicated = self.conflated = 0
+        self.wait = EMPTY
+
+    def add(self, other: BatchStats | BatchTotals) -> None:
+        """Count these as well."""
+        add_counts(self.batches, other.batches)
+        add_counts(self.sizes, other.sizes)
+        self.delivered += other.delivered
+        self.deduplicated += other.deduplicated
+        self.conflated += other.conflated
+        self.wait = self.wait.merged(other.wait)
+
+
+def add_counts(mine: dict[K, int], theirs: Mapping[K, int]) -> None:
+    """Add counts by key."""
+    for key, count in theirs.items():
+        mine[key] = mine.get(key, 0) + count
