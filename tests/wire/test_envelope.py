@@ -351,3 +351,9 @@ def test_deep_nesting_among_messages_is_refused(depth: int) -> None:
     for data in (nested, array(b"\xa0", nested), array(b"\xc4\0", nested), array(b"\xa0", b"\xc4\0", nested)):
         assert code_of(data, unpack) == BAD_FRAME
         assert code_of(data[:-1], unpack) == BAD_FRAME
+
+
+def test_no_representation_shows_the_secret_of_a_session() -> None:
+    sid = bytes(range(32))
+    for frame in (Hello(sid, 0, 0, 1, 1, 1, 1), Welcome(sid, 0, 0, 0, 1, 1, 0, 1, 1, "")):
+        assert repr(sid)[2:20] not in repr(frame)

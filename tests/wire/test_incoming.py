@@ -28,7 +28,7 @@ from penstock.wire.envelope import (
     read,
     write,
 )
-from penstock.wire.incoming import ACK_FRAMES, Incoming
+from penstock.wire.incoming import ACK_FRAMES, MAX_FRAMES, Incoming
 from penstock.wire.limits import LEAST_FRAME, Limits
 from penstock.wire.outgoing import Outgoing
 
@@ -92,6 +92,8 @@ def test_many_small_pieces_take_little_more_memory_than_their_bytes() -> None:
         for seq in range(1, 50_001):
             incoming.receive(Part(seq, 0, b"ab" if seq % 2 else b""), size)
             incoming.left(0)
+            if seq % 4096 == 0:
+                incoming.ack()
         assert tracemalloc.get_traced_memory()[0] < 100_000
     finally:
         tracemalloc.stop()
@@ -220,6 +222,38 @@ def test_messages_left_from_another_session_count_for_no_frame() -> None:
         incoming.left(left)
         taken.append(incoming.taken)
     assert taken == [0, 0, 0, 1, 2]
+
+
+def test_the_window_counts_what_is_inflated() -> None:
+    body = pack([bytes(1000)] * 100)
+    incoming = Incoming(Limits(window=3 * len(body) - 1), Codec.ZSTD)
+    frames = [Compressed(seq, 100, len(body), compress(Codec.ZSTD, body)) for seq in range(1, 7)]
+    for frame in frames[:3]:
+        incoming.receive(frame, len(write(frame)))
+    assert incoming.waiting_bytes == 3 * len(body)
+    assert code_of(incoming, frames[3]) == TOO_BIG
+    incoming.left(0)
+    incoming.ack()
+    assert incoming.waiting_bytes == 0
+    incoming.receive(frames[3], len(write(frames[3])))
+
+
+def test_a_compressed_frame_that_is_larger_than_its_messages_counts_as_it_is() -> None:
+    packed = compress(Codec.ZSTD, pack(["a"]))
+    incoming = Incoming(LIMITS, Codec.ZSTD)
+    incoming.receive(Compressed(1, 1, 3, packed), len(packed) + 9)
+    assert incoming.waiting_bytes == len(packed) + 9
+
+
+def test_no_more_than_so_many_frames_may_be_unacknowledged_however_small() -> None:
+    incoming = Incoming(LIMITS)
+    for seq in range(1, MAX_FRAMES + 1):
+        incoming.receive(data(seq, ""), 1)
+    assert code_of(incoming, data(MAX_FRAMES + 1, ""), 1) == TOO_BIG
+    incoming.left(MAX_FRAMES - 1)
+    assert code_of(incoming, data(MAX_FRAMES + 1, ""), 1) == TOO_BIG  # the peer does not know yet
+    incoming.ack()
+    incoming.receive(data(MAX_FRAMES + 1, ""), 1)
 
 
 def test_a_part_that_is_not_the_last_is_taken_when_it_is_stored() -> None:

@@ -243,6 +243,37 @@ def test_the_window_is_exceeded_by_one_frame_at_most() -> None:
     assert outgoing.due() == []
 
 
+@every_codec
+def test_compressed_frames_count_as_what_the_peer_will_have_to_keep(codec: Codec) -> None:
+    messages: list[Content] = [bytes(1000)] * 100
+    size = len(pack(messages))
+    outgoing = Outgoing(Limits(window=2 * size), codec)
+    for _ in range(6):
+        outgoing.add(messages)
+    frames = outgoing.due()
+    assert kinds(frames) == [Compressed] * 2
+    assert outgoing.due() == []
+    outgoing.acknowledged(1)
+    assert len(outgoing.due()) == 1
+    outgoing.go_on_at(2)
+    assert len(outgoing.due()) == 1
+    outgoing.acknowledged(3)
+    assert len(outgoing.due()) == 2
+    outgoing.acknowledged(5)
+    assert len(outgoing.due()) == 1
+    assert outgoing.kept_bytes < 1000
+
+
+def test_no_more_frames_are_written_than_may_be_kept() -> None:
+    outgoing = Outgoing(LIMITS)
+    for _ in range(REPLAY_FRAMES + 10):
+        outgoing.add([""])
+    assert len(outgoing.due()) == REPLAY_FRAMES
+    assert outgoing.due() == []
+    outgoing.acknowledged(3)
+    assert len(outgoing.due()) == 3
+
+
 def test_what_is_acknowledged_makes_room() -> None:
     outgoing = Outgoing(Limits(window=1))
     outgoing.add(["a"])

@@ -75,7 +75,8 @@ class connect:  # noqa: N801 - a name of the websockets library
         on_resume: called when a connection goes on after a break.
         on_session_lost: when a server has forgotten the session: ``"raise"`` `SessionLost`, or ``"resend"`` what was
             not acknowledged, which may have arrived.
-        send_timeout: seconds that ``send`` may wait; then it raises TimeoutError, and nothing was sent.
+        send_timeout: seconds that ``send`` may wait; then it raises TimeoutError, and nothing was sent. Where some
+            fragments of a message have been sent, it holds for each, and closes the connection.
         compression: ``"deflate"`` offers permessage-deflate, and compresses batches where the server speaks the
             envelope. Nothing is compressed otherwise.
         options: all others of ``websockets.connect``, with its names, meanings and defaults.

@@ -60,7 +60,8 @@ class Ending(OverSockets):
     # What was delivered
 
     def _acknowledge(self) -> None:
-        if self._attached is not None:
+        # A peer that does not read makes none gather: it is told when it does.
+        if self._attached is not None and not self._attached.blocked:
             self._send(self.session.incoming.ack(self._receipts.wanted()))
 
     async def delivered(self) -> None:
@@ -74,7 +75,8 @@ class Ending(OverSockets):
             if self._state is State.CLOSED or self._farewell.theirs is not None:
                 raise self._unknown()
             receipt = self._receipts.expect(outgoing.tx)
-            self._taking.tell()
+            if self._receipts.has_news:
+                self._taking.tell()
             await receipt
 
     def _unknown(self) -> Exception:
@@ -112,7 +114,7 @@ class Ending(OverSockets):
         await self.wait_closed()
 
     async def _close(self, ours: Close) -> None:
-        farewell, outgoing = self._farewell, self.session.outgoing
+        farewell = self._farewell
         try:
             farewell.ours = ours = farewell.ours or farewell.theirs or ours
             self._taking.tell()
@@ -129,6 +131,7 @@ class Ending(OverSockets):
         finally:
             if self._latest.state is not State.CLOSED:
                 self._latest.abort()  # cancelled, with all tasks
+            outgoing = self.session.outgoing
             lost = outgoing.acked < outgoing.tx and not farewell.settled.is_set()
             self._end("the peer did not come back before it was closed" if lost else None)
 

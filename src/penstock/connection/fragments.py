@@ -19,7 +19,8 @@ async def send_fragments(outbox: Outbox, fragments: Any, text: bool | None) -> N
     """Send each item as a fragment; the last, empty frame ends the message.
 
     Nothing is sent for an iterable that yields nothing. Whatever ends the iteration before its end, an exception, a
-    fragment of another kind or a cancelled task, closes the connection with 1011, since the peer has a part.
+    fragment of another kind, a cancelled task or the connection's ``send_timeout``, which holds for each fragment,
+    closes the connection with 1011, since the peer has a part.
 
     Raises:
         MessageTypeError: ``fragments`` is no iterable of ``str`` or of bytes-like objects.
@@ -56,8 +57,10 @@ async def send_fragments(outbox: Outbox, fragments: Any, text: bool | None) -> N
 
 async def _write(outbox: Outbox, first: int, payload: bytes) -> None:
     """Write a frame behind what was accepted before it; cancelled, it has not written."""
-    while outbox.transport.blocked and not outbox.ended:
-        await outbox.changed.wait()
+    if outbox.transport.blocked and not outbox.ended:
+        async with asyncio.timeout(outbox.send_timeout):
+            while outbox.transport.blocked and not outbox.ended:
+                await outbox.changed.wait()
     if outbox.ended:
         await outbox.raise_closed()
     outbox.write_out()

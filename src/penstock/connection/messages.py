@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from penstock.errors import MessageTypeError, SerializationError
+from penstock.errors import MessageTypeError
+from penstock.message import not_unicode
 from penstock.wire.frames import BINARY, FIN, TEXT
 
 DataLike: TypeAlias = str | bytes | bytearray | memoryview
@@ -68,7 +69,4 @@ def utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as exc:
-        raise SerializationError(
-            f"text holds a lone surrogate {text[exc.start]!r} at position {exc.start}, which UTF-8 cannot carry",
-            "send it as bytes, or clean it with text.encode('utf-8', 'replace')",
-        ) from exc
+        raise not_unicode(exc) from exc

@@ -64,7 +64,8 @@ class Outbox:
         self._timer: asyncio.TimerHandle | None = None
         self._resting = False
         self._turns = Turns(self._loop)
-        self._writes = 0
+        self.writes = 0
+        """Times that something was written."""
         self.send_timeout: float | None = None
         """Seconds that a sender waits at most; then TimeoutError, and its message is not taken."""
         self.changed = Signal(self._loop)
@@ -129,7 +130,7 @@ class Outbox:
             raise WrongLoop
 
     def _write_first(self, frame: bytes) -> None:
-        self._writes += 1
+        self.writes += 1
         self.transport.write(frame)
         if self._gather:
             self._ticking = True
@@ -160,7 +161,7 @@ class Outbox:
             self._let_through()
             return
         self._push(first, payload)
-        if not self.transport.blocked and self._config.is_full(self._count, self.size):
+        if not self.transport.blocked and self._config.is_full(self.pending, self.size):
             self.write_out()
             self._rest()
         if self.run and not self._ticking:
@@ -186,7 +187,8 @@ class Outbox:
             self.first = first
 
     @property
-    def _count(self) -> int:
+    def pending(self) -> int:
+        """Messages that have gathered."""
         return self._earlier_count + len(self.run)
 
     # Turns
@@ -236,7 +238,7 @@ class Outbox:
         promised = self._turns.promised
         if not self._gather:
             return not (promised or self.transport.blocked)
-        messages, pending = self._count + promised, self.size + self._turns.promised_bytes
+        messages, pending = self.pending + promised, self.size + self._turns.promised_bytes
         if self.transport.blocked:
             return self._config.has_room(messages, pending, size)
         return not self._config.is_full(messages, pending)
@@ -311,13 +313,13 @@ class Outbox:
             self.transport.write(data)
             if self._linger:
                 self._settle()  # no tick is coming that would
-        self._writes += 1
+        self.writes += 1
 
     def write_one(self, first: int, payload: bytes) -> None:
         """Write one message, or a fragment of one."""
         if self.transport.encode is not None:
             first, payload = self.transport.encode(first, payload)
-        self._writes += 1
+        self.writes += 1
         self.transport.write(self.transport.frames.one(first, payload))
 
     def _clear(self) -> None:
@@ -338,8 +340,8 @@ class Outbox:
             WrongLoop: called from another event loop or thread.
         """
         self.check_loop()
-        writes = self._writes
-        while self.run and self._writes == writes and not self.ended:
+        writes = self.writes
+        while self.run and self.writes == writes and not self.ended:
             if self.transport.blocked:
                 await self.changed.wait()
             else:

@@ -50,7 +50,9 @@ class Receipts:
 
     def fail(self, make_cause: Callable[[], Exception]) -> None:
         """It will never be known."""
-        while self._expected:
-            receipt = self._expected.popleft()[1]
-            if not receipt.done():
-                receipt.set_exception(make_cause())
+        if self._first():
+            cause = make_cause()  # the same for all, since it holds what may be lost
+            for _, receipt in self._expected:
+                if not receipt.done():
+                    receipt.set_exception(cause)
+        self._expected.clear()

@@ -18,7 +18,10 @@ from penstock.connection.outbox import Outbox
 from penstock.connection.session import SessionTransport
 from penstock.errors import MessageTypeError, SerializationError
 from penstock.transport.base import State
-from penstock.wire.outgoing import REPLAY_BYTES, REPLAY_FRAMES
+from penstock.wire.outgoing import REPLAY_BYTES
+
+_OBJECT = 64
+"""Bytes that a message takes in memory beside its payload."""
 
 
 class SessionOutbox(Outbox):
@@ -42,7 +45,7 @@ class SessionOutbox(Outbox):
 
     def take_unasked(self, frame: bytes, first: int, payload: bytes) -> None:
         """See `Outbox.take_unasked`. A peer that is so far behind that no more can be kept loses its session."""
-        if self.size > REPLAY_BYTES or len(self.run) > REPLAY_FRAMES:
+        if self.size + _OBJECT * len(self.run) > REPLAY_BYTES:
             self.transport.fail(1013, "too far behind for a broadcast")
         else:
             super().take_unasked(frame, WHOLE, whole(payload, text=first & 0x0F == 1, max_message=self.max_message))
@@ -52,6 +55,15 @@ class SessionOutbox(Outbox):
         if self.run:
             self.write_out()
         self._let_through()
+
+    async def numbered(self) -> None:
+        """Wait until what has been accepted has a number, which it gets as soon as more can be kept."""
+        writes = self.writes
+        while self.run and self.writes == writes:
+            if self.transport.session.outgoing.is_full:
+                await self.changed.wait()
+            else:
+                self.number()
 
     async def drain(self) -> None:
         """See `Outbox.drain`. What has a number is the session's, which sees to it that it is written."""
@@ -130,8 +142,12 @@ class ReliableConnection(Connection):
 
     async def delivered(self) -> None:
         self.outbox.check_loop()
-        self.outbox.number()
+        await self.outbox.numbered()
         await self._transport.delivered()
+
+    async def _written(self) -> None:
+        # Messages may wait for the peer's application, and a ping asks after its socket: the transport waits for that.
+        self.outbox.check_loop()
 
 
 def whole(message: Any, text: bool | None, max_message: int) -> Any:
@@ -143,7 +159,9 @@ def whole(message: Any, text: bool | None, max_message: int) -> Any:
     """
     if isinstance(message, str):
         data = utf8(message)
-        content: str | bytes = data if text is False else message
+        content: str | bytes = data
+        if text is not False:  # of a class of its own, the encoder would not know it
+            content = message if message.__class__ is str else data.decode()
     elif isinstance(message, bytes | bytearray | memoryview):
         content = data = bytes(message)
         if text:

@@ -166,6 +166,9 @@ class ClientSession:
             if not speaks(inner.response):
                 raise BadFrame(BAD_FRAME, "it does not speak the envelope any more")
             is_back = await self._go_on(transport, inner)
+        except BadFrame as exc:
+            inner.fail(exc.code, exc.reason)
+            raise
         except BaseException:
             inner.abort()
             raise

@@ -64,7 +64,8 @@ class SessionTransport(Ending):
         self.on_lost_socket: Callable[[], None] | None = None
         """Told when there is no socket any more, though the session may go on."""
         self._on_detached = on_detached
-        self._fragments: list[bytes] = []
+        self._joined: bytearray | None = None
+        """What has come of a frame that an intermediary has cut; as objects, empty pieces would cost memory."""
 
     def begin_again(self, theirs: Limits, codec: Codec | None) -> bool:
         """Go on with a new session, since the peer has forgotten the old one: all that may be lost is sent again.
@@ -98,7 +99,7 @@ class SessionTransport(Ending):
         """Write to ``inner`` and read from it, beginning with what has to be written again."""
         self._latest = inner
         inner.owner = self
-        self._fragments = []
+        self._joined = None
         if inner.state is State.OPEN:
             self._attached = inner
             self._taking.resume()
@@ -163,6 +164,7 @@ class SessionTransport(Ending):
     # What the socket tells
 
     def writable(self) -> None:
+        self._taking.resume()
         self._write_due()
 
     def control(self) -> None:
@@ -191,7 +193,9 @@ class SessionTransport(Ending):
         if self._failed is None and self._farewell.is_said:
             self._end(None)
         elif self._failed is not None or self._on_detached is None or not self._is_only_a_break():
-            self._end(self._failed or "the connection broke", self._cause)
+            rcvd = self._latest.close_exc.rcvd
+            why = "the connection broke" if rcvd is None else f"the peer closed with {rcvd}"
+            self._end(self._failed or why, self._cause)
         else:
             self._on_detached(self)
 
@@ -212,15 +216,16 @@ class SessionTransport(Ending):
 
     def _join(self, item: Item) -> bytes | None:
         """A message that an intermediary has cut into WebSocket fragments; None until it is whole."""
-        if not isinstance(item, Fragment) or (item.text and not self._fragments):
+        if not isinstance(item, Fragment) or (item.text and self._joined is None):
             raise BadFrame(BAD_FRAME, "a text frame")
-        self._fragments.append(item.data)
-        if sum(map(len, self._fragments)) > self.session.incoming.ours.max_frame:
+        joined = self._joined = bytearray() if self._joined is None else self._joined
+        joined += item.data
+        if len(joined) > self.session.incoming.ours.max_frame:
             raise BadFrame(TOO_BIG, "a frame in fragments")
         if not item.fin:
             return None
-        data, self._fragments = b"".join(self._fragments), []
-        return data
+        self._joined = None
+        return bytes(joined)
 
     def _handle(self, frame: Any, size: int) -> None:
         match frame:
@@ -270,8 +275,9 @@ class SessionTransport(Ending):
         await (await self._socket()).pong(data)
 
     async def _socket(self) -> Transport:
-        while self._attached is None:
-            if self._state is not State.OPEN:
+        """The socket, as soon as there is one that takes more."""
+        while self._attached is None or self._attached.blocked:
+            if self._attached is None and self._state is not State.OPEN:
                 await self.raise_closed()
             await self._progress.wait()
         return self._attached

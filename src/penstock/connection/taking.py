@@ -46,7 +46,7 @@ class Taking:
     """Watches what the application takes, and tells the peer: in time, but not of every message.
 
     Args:
-        tell: writes an acknowledgement, if there is a socket.
+        tell: writes an acknowledgement, if a socket takes it.
         on_empty: called when all was taken, and nothing more will arrive.
     """
 
@@ -77,8 +77,9 @@ class Taking:
         """Messages have arrived; the peer is told before long that they were taken."""
         if messages:
             self.inbox.put_all(messages)
-        # Whoever waits has taken all that came before, and was looked at then.
-        if (not self.inbox.busy or self.incoming.must_tell) and self.incoming.left(len(self.inbox.items)):
+        # Whoever waits has taken all that came before, and was looked at then; but a part is taken as it comes.
+        is_known = bool(messages) and self.inbox.busy
+        if (self.incoming.must_tell or not is_known) and self.incoming.left(len(self.inbox.items)):
             self.tell()
         elif self._timer is None and not self._is_idle:
             self._arm()
@@ -109,7 +110,7 @@ class Taking:
         if incoming.taken > incoming.told:
             self.tell()
             if incoming.taken > incoming.told:
-                return  # there is no socket: `resume` tells
+                return  # no socket takes it: `resume` tells
         if incoming.is_behind:
             self._is_idle = incoming.taken == self._seen
             self._seen = incoming.taken

@@ -91,6 +91,9 @@ class Hello(Struct, array_like=True, tag=4):
     codecs: Number
     max_message: Number
 
+    def __repr__(self) -> str:
+        return "<Hello>"  # the sid is a secret
+
 
 class Welcome(Struct, array_like=True, tag=5):
     """A server's answer; ``ttl`` in milliseconds."""
@@ -105,6 +108,9 @@ class Welcome(Struct, array_like=True, tag=5):
     ttl: Number
     max_message: Number
     node: str
+
+    def __repr__(self) -> str:
+        return f"<Welcome with status {self.status}>"  # the sid is a secret
 
 
 class Bye(Struct, array_like=True, tag=6):

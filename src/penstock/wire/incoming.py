@@ -22,11 +22,14 @@ from penstock.wire.envelope import (
     unpack,
 )
 from penstock.wire.limits import Limits
+from penstock.wire.outgoing import REPLAY_FRAMES
 
 ACK_FRAMES = 32
 """Frames taken after which the sender is told at once."""
 ACK_DELAY = 0.05
 """Seconds after which it is told in any case."""
+MAX_FRAMES = 2 * REPLAY_FRAMES
+"""Frames that may have arrived and not be acknowledged: small ones cost far more memory than their bytes."""
 
 
 class Incoming:
@@ -51,10 +54,10 @@ class Incoming:
         self._codec = codec
         self._arrived = unread  # messages, of all frames
         self._waiting: deque[tuple[int, int, int]] = deque()
-        """Frames that were not taken: number, messages that have arrived up to its end, bytes."""
+        """Frames that were not taken: number, messages that have arrived up to its end, bytes when inflated."""
         self._taken_bytes = 0  # of frames that the peer was not told of
         self.waiting_bytes = 0
-        """Of frames that wait for the application."""
+        """Of frames that wait for the application, inflated."""
         self.must_tell = False
         """The peer is to be told in any case: it does not seem to know what it was told before."""
         self._pieces: bytearray | None = None
@@ -75,9 +78,13 @@ class Incoming:
             raise BadFrame(TOO_BIG, f"a frame of {size} bytes; {self.ours.max_frame} at most")
         if self.waiting_bytes + self._taken_bytes > self.ours.window:
             raise BadFrame(TOO_BIG, f"more than the window of {self.ours.window} bytes is not acknowledged")
+        if frame.seq > self.told + MAX_FRAMES:
+            raise BadFrame(TOO_BIG, f"more than {MAX_FRAMES} frames are not acknowledged")
         messages = self._open(frame)
         self.rx = frame.seq
         self._arrived += len(messages)
+        if isinstance(frame, Compressed):
+            size = max(size, frame.size)  # what waits is inflated
         self._waiting.append((frame.seq, self._arrived, size))
         self.waiting_bytes += size
         return messages

@@ -48,8 +48,10 @@ class Outgoing:
         self._written = 0
         """Frames up to it were written to the present socket, or have reached the peer before."""
         self._in_flight = 0
-        """Bytes of frames that are written and not acknowledged."""
+        """Bytes of frames that are written and not acknowledged; a compressed one has as many as its messages."""
         self._kept: dict[int, bytes] = {}
+        self._saved: dict[int, int] = {}
+        """Bytes by which those of these that are compressed are smaller than their messages."""
         self._begun: list[bytes] = []
         """Pieces that were taken of a message whose last one was not: if the session is lost, so is the whole of it."""
         self._begun_bytes = 0
@@ -88,7 +90,10 @@ class Outgoing:
     def _add(self, messages: list[Content]) -> None:
         array = pack(messages)
         if len(array) + OVERHEAD <= self.theirs.max_frame:
-            self._keep(self._compressed(messages, array) or write(Data(self.tx + 1, Raw(array))))
+            frame = self._compressed(messages, array)
+            self._keep(frame or write(Data(self.tx + 1, Raw(array))))
+            if frame is not None:
+                self._saved[self.tx] = max(0, len(array) - len(frame))
         elif len(messages) > 1:
             half = len(messages) // 2
             self._add(messages[:half])
@@ -124,14 +129,21 @@ class Outgoing:
     # Writing
 
     def due(self) -> list[bytes]:
-        """The frames that may be written now, and count as written: the window is exceeded by one frame at most."""
+        """The frames that may be written now, and count as written.
+
+        The window is exceeded by one frame at most, and no more than `REPLAY_FRAMES` are not acknowledged.
+        """
         frames: list[bytes] = []
-        while self._written < self.tx and self._in_flight < self.theirs.window:
+        last = min(self.tx, self.acked + REPLAY_FRAMES)
+        while self._written < last and self._in_flight < self.theirs.window:
             self._written += 1
-            frame = self._kept[self._written]
-            self._in_flight += len(frame)
-            frames.append(frame)
+            self._in_flight += self._weight(self._written)
+            frames.append(self._kept[self._written])
         return frames
+
+    def _weight(self, seq: int) -> int:
+        """Bytes of the window that a frame takes."""
+        return len(self._kept[seq]) + self._saved.get(seq, 0)
 
     @property
     def is_written(self) -> bool:
@@ -139,12 +151,17 @@ class Outgoing:
         return self._written == self.tx
 
     @property
+    def is_full(self) -> bool:
+        """Whether no more can be kept."""
+        return self.kept_bytes - self._begun_bytes >= REPLAY_BYTES or len(self._kept) >= REPLAY_FRAMES
+
+    @property
     def is_held_up(self) -> bool:
         """Whether frames wait for the window, or none more could be written or kept."""
         return (
             self._written < self.tx
             or self._in_flight >= self.theirs.window
-            or self.kept_bytes - self._begun_bytes >= REPLAY_BYTES
+            or self.kept_bytes - self._begun_bytes >= REPLAY_BYTES  # as `is_full`, which costs a lone message too much
             or len(self._kept) >= REPLAY_FRAMES
         )
 
@@ -161,6 +178,8 @@ class Outgoing:
         for seq in range(self.acked + 1, taken + 1):
             frame = self._kept.pop(seq)
             self._in_flight -= len(frame)
+            if self._saved:
+                self._in_flight -= self._saved.pop(seq, 0)
             if frame[0] == _HEAD_OF_PART:
                 self._piece_was_taken(frame)
             else:
@@ -185,7 +204,7 @@ class Outgoing:
     def go_on_at(self, rx: int) -> None:
         """There is a new socket: all frames above ``rx`` are to be written again, and stay as they were."""
         self._written = rx
-        self._in_flight = sum(len(self._kept[seq]) for seq in range(self.acked + 1, rx + 1))
+        self._in_flight = sum(map(self._weight, range(self.acked + 1, rx + 1)))
 
     def unacknowledged(self) -> list[Content]:
         """The messages that may not have been taken, whole; not one of which no last piece was added."""
