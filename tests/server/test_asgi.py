@@ -24,7 +24,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 import penstock
 from penstock import PenstockASGI
 from penstock.errors import SessionLost
+from penstock.server import asgi
 from penstock.server.sessions import SessionConfig
+from penstock.transport.base import ConnectionClosedOK
+from penstock.wire.envelope import Hello, write
 from support.asgi import each_implementation, uvicorn_serving
 from support.waiting import until
 
@@ -32,6 +35,8 @@ pytestmark = [
     pytest.mark.timeout(30),
     pytest.mark.filterwarnings("ignore:remove second argument:DeprecationWarning"),  # uvicorn's oldest implementation
 ]
+
+HELLO = write(Hello(b"", 0, 1, 2**20, 2**20, 0, 2**20))
 
 
 def quickly() -> Any:
@@ -325,8 +330,71 @@ async def test_a_server_that_has_started_again_has_forgotten_the_session() -> No
         with pytest.raises(SessionLost):
             await conn.recv()
         await conn.wait_closed()
-        await until(lambda: second.ended == [1000])
-    assert second.received == []
+    assert second.runs == 0, "its client declines the session that it is given instead"
+
+
+@each_implementation
+async def test_sessions_end_in_order_if_they_are_closed_before_the_server_stops(ws: str) -> None:
+    endpoint = Endpoint()
+    app = wrapped(endpoint)
+    async with uvicorn_serving(app, ws=ws) as port:
+        conn = await connect(port)
+        await conn.send("known")
+        assert await conn.recv() == "known"
+        await app.close()
+        with pytest.raises(ConnectionClosedOK):
+            await conn.recv()
+        assert conn.close_code == 1001
+        await until(lambda: len(endpoint.ended) == 1)
+        await app.close()
+
+
+async def test_who_is_being_recognised_when_the_socket_breaks_is_not_waited_for() -> None:
+    asked, left = asyncio.Event(), asyncio.Event()
+
+    async def never(scope: Any) -> None:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    async with (
+        uvicorn_serving(wrapped(Endpoint(), principal=never)) as port,
+        websockets.connect(f"ws://127.0.0.1:{port}/", additional_headers={"Penstock": "v1; node="}) as client,
+    ):
+        await client.send(HELLO)
+        await asked.wait()
+        client.transport.abort()
+        await asyncio.wait_for(left.wait(), 5)
+
+
+@each_implementation
+@pytest.mark.parametrize("offer", [{"additional_headers": {"Penstock": "v1"}}, {"subprotocols": ["penstock.v1"]}])
+async def test_hello_that_comes_too_late_closes_though_the_application_does_not_receive(
+    ws: str, offer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asgi, "HELLO_TIMEOUT", 0.05)
+    raised: list[BaseException] = []
+
+    async def push(ws: WebSocket) -> None:
+        await ws.accept()
+        try:
+            while True:
+                await ws.send_text("tick")
+                await asyncio.sleep(0.001)
+        except WebSocketDisconnect as exc:
+            raised.append(exc)
+
+    async with (
+        uvicorn_serving(wrapped(push), ws=ws) as port,
+        websockets.connect(f"ws://127.0.0.1:{port}/", **offer) as plain,
+    ):
+        assert await plain.recv() == "tick"
+        await plain.send(HELLO)
+        await plain.wait_closed()
+        assert plain.close_code == 4900
+        await until(lambda: raised)
 
 
 async def test_what_was_not_acknowledged_may_be_sent_to_the_server_that_has_started_again() -> None:
@@ -420,8 +488,9 @@ async def test_a_session_is_resumed_only_by_the_one_who_began_it() -> None:
         with pytest.raises(SessionLost):
             await conn.recv()
         assert asked == ["ada", "ada", "eve"]
-        await until(lambda: sorted(endpoint.ended) == [1000, 1006])
+        await until(lambda: endpoint.ended == [1006])
     assert endpoint.received == ["mine"]
+    assert endpoint.runs == 1
 
 
 async def test_a_principal_that_raises_is_logged_and_the_client_may_try_again(

@@ -15,8 +15,10 @@ from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from penstock import PenstockASGI
+from penstock.server.asgi_application import closing
 from penstock.server.asgi_offer import Offer, offer_in
 from penstock.server.sessions import SessionConfig
+from penstock.transport.base import CloseCode
 from penstock.wire.envelope import (
     ENDED,
     NEW,
@@ -328,3 +330,8 @@ async def test_a_frame_that_breaks_the_rules_ends_the_session(frame: str | bytes
         await until(lambda: chat.ended == [1006])
         async with connect(port, "v1; node=") as client:
             assert (await greet(client, sid)).status in (ENDED, UNKNOWN)
+
+
+def test_a_close_code_goes_to_the_server_as_a_plain_integer() -> None:
+    """Some refuse any other type, though it be an integer as well."""
+    assert type(closing(CloseCode.POLICY_VIOLATION)["code"]) is int

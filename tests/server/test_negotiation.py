@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import websockets
 import penstock
 from penstock.errors import EnvelopeRefused
 from penstock.server import negotiation
-from penstock.transport.base import ConnectionClosed, ConnectionClosedError, InvalidHandshake
+from penstock.transport.base import ConcurrencyError, ConnectionClosed, ConnectionClosedError, InvalidHandshake
 from penstock.wire.envelope import Hello, Welcome, read, write
 from support.peers import http, peer, saying, switching
 from support.relay import relaying
@@ -147,8 +148,19 @@ async def _iterate(conn: Any) -> None:
         raise AssertionError
 
 
+async def _stream(conn: Any) -> None:
+    async for _ in conn.recv_streaming():
+        raise AssertionError
+
+
+async def _only_send(conn: Any) -> None:
+    while True:
+        await conn.send("tick")
+        await asyncio.sleep(0.001)
+
+
 @each_transport
-@pytest.mark.parametrize("receive", [_recv, _recv_many, _iterate])
+@pytest.mark.parametrize("receive", [_recv, _recv_many, _iterate, _stream, _only_send])
 async def test_hello_that_comes_after_silence_is_refused(
     transport: Any, hasty: None, receive: Callable[[Any], Any]
 ) -> None:
@@ -163,11 +175,76 @@ async def test_hello_that_comes_after_silence_is_refused(
         async with websockets.connect(url_of(server), additional_headers=OFFER) as plain:
             await asyncio.sleep(0.2)
             await plain.send(HELLO)
-            with pytest.raises(ConnectionClosed):
-                await plain.recv()
+            assert [message async for message in _until_closed(plain) if message != "tick"] == []
             assert plain.close_code == 4900
         await until(lambda: seen)
     assert seen[0].code == 4900
+
+
+async def _until_closed(conn: Any) -> Any:
+    with contextlib.suppress(ConnectionClosedError):
+        async for message in conn:
+            yield message
+
+
+async def _as_list(pieces: Any) -> list[Any]:
+    return [piece async for piece in pieces]
+
+
+@each_transport
+async def test_what_comes_after_silence_and_is_no_hello_is_received_in_every_way(transport: Any, hasty: None) -> None:
+    ways: list[Callable[[Any], Any]] = [
+        lambda conn: conn.recv(),
+        lambda conn: conn.recv(decode=False),
+        lambda conn: conn.recv_many(),
+        lambda conn: anext(conn.__aiter__()),
+        lambda conn: _as_list(conn.recv_streaming()),
+    ]
+    seen: list[Any] = []
+
+    async def handler(conn: Any) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await way(conn)  # cancelling takes nothing
+        await conn.send("ready")
+        seen.append(await way(conn))
+        await conn.send("and then?")
+        seen.append(await conn.recv())
+
+    for way in ways:  # noqa: B007 - the handler takes it
+        async with (
+            penstock_serving(handler, transport=transport) as server,
+            websockets.connect(url_of(server), additional_headers=OFFER) as plain,
+        ):
+            assert await plain.recv() == "ready"
+            await plain.send("first")
+            assert await plain.recv() == "and then?"
+            await plain.send(HELLO)
+            await plain.wait_closed()
+    assert seen[::2] == ["first", b"first", ["first"], "first", ["first"]]
+    assert set(seen[1::2]) == {HELLO}, "the application's own, then"
+
+
+@each_transport
+async def test_two_cannot_receive_at_once_after_silence(transport: Any, hasty: None) -> None:
+    seen: list[Any] = []
+
+    async def handler(conn: Any) -> None:
+        first = asyncio.create_task(conn.recv())
+        await asyncio.sleep(0)
+        with pytest.raises(ConcurrencyError):
+            await conn.recv()
+        await conn.send("ready")
+        seen.append(await first)
+
+    async with (
+        penstock_serving(handler, transport=transport) as server,
+        websockets.connect(url_of(server), additional_headers=OFFER) as plain,
+    ):
+        assert await plain.recv() == "ready"
+        await plain.send("first")
+        await plain.wait_closed()
+    assert seen == ["first"]
 
 
 @each_transport

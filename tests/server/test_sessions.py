@@ -7,6 +7,7 @@ import contextlib
 import logging
 from typing import Any
 
+import msgspec
 import pytest
 import websockets
 
@@ -16,7 +17,7 @@ from penstock.errors import SessionLost
 from penstock.server import sessions as module
 from penstock.server.sessions import SessionConfig
 from penstock.transport.base import ConnectionClosed, ConnectionClosedOK
-from penstock.wire.envelope import ENDED, NEW, RESUMED, UNKNOWN, Ack, Bye, Data, Hello, Welcome, read, write
+from penstock.wire.envelope import ENDED, LOST, NEW, RESUMED, UNKNOWN, Ack, Bye, Data, Hello, Welcome, pack, read, write
 from support.servers import each_transport, url_of
 from support.sessions import QUICK, meeting, take, until
 
@@ -27,6 +28,10 @@ OFFER = {"Penstock": "v1"}
 
 def hello(sid: bytes = b"", rx: int = 0, first: int = 1) -> bytes:
     return write(Hello(sid, rx, first, 2**20, 2**20, 0, 2**20))
+
+
+def data(seq: int, *messages: str) -> bytes:
+    return write(Data(seq, msgspec.Raw(pack(list(messages)))))
 
 
 class Raw:
@@ -60,6 +65,23 @@ def serve(handler: Any = None, **options: Any) -> Any:
         await conn.wait_closed()
 
     return penstock.serve(handler or wait, "127.0.0.1", 0, **{**QUICK, "sessions": SessionConfig(ttl=5), **options})
+
+
+class Ending:
+    """A handler that receives, and remembers how that ended."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.received: list[Any] = []
+        self.ends: list[ConnectionClosed] = []
+
+    async def __call__(self, conn: Any) -> None:
+        self.runs += 1
+        try:
+            while True:
+                self.received.append(await conn.recv())
+        except ConnectionClosed as exc:
+            self.ends.append(exc)
 
 
 async def test_out_of_bounds_is_refused_with_its_name() -> None:
@@ -143,14 +165,7 @@ async def test_a_client_whose_session_was_taken_over_does_not_come_back() -> Non
 
 @each_transport
 async def test_a_gap_ends_the_old_session_at_once_and_begins_another(transport: Any) -> None:
-    ends: list[Any] = []
-
-    async def handler(conn: Any) -> None:
-        try:
-            await conn.recv()
-        except ConnectionClosed as exc:
-            ends.append(exc)
-
+    handler = Ending()
     async with serve(handler, transport=transport) as server:
         async with raw(server) as client:
             sid = (await client.greet()).sid
@@ -158,9 +173,193 @@ async def test_a_gap_ends_the_old_session_at_once_and_begins_another(transport: 
             welcome = await client.greet(sid, rx=0, first=7)
             assert welcome.status == 3
             assert welcome.sid != sid
-            await until(lambda: ends)
-            assert isinstance(ends[0], SessionLost)
-            assert len(server._sessions._known) == 1
+            await until(lambda: handler.ends)
+            assert isinstance(handler.ends[0], SessionLost)
+            await client.ws.send(write(Ack(0, 0)))
+            await until(lambda: len(server._sessions._known) == 1)
+            assert handler.runs == 2
+
+
+# Two sockets for one session
+
+
+@each_transport
+async def test_the_later_of_two_that_ask_for_a_session_has_it_whoever_is_recognised_first(transport: Any) -> None:
+    slow = asyncio.Event()
+    calls: list[Any] = []
+
+    async def recognise(conn: Any) -> str:
+        calls.append(conn)
+        if len(calls) == 2:
+            await slow.wait()
+        return "ann"
+
+    handler = Ending()
+    async with serve(handler, transport=transport, principal=recognise) as server:
+        async with raw(server) as client:
+            sid = (await client.greet()).sid
+            client.ws.transport.abort()
+        async with raw(server) as early, raw(server) as late:
+            await early.ws.send(hello(sid))
+            await until(lambda: len(calls) == 2)
+            assert (await late.greet(sid)).status == RESUMED
+            slow.set()
+            with pytest.raises(ConnectionClosed):
+                await early.ws.recv()
+            assert early.ws.close_code == 4909
+            await late.ws.send(data(1, "still here"))
+            await until(lambda: handler.received == ["still here"])
+    assert handler.runs == 1
+
+
+@each_transport
+async def test_of_many_that_resume_a_session_at_once_one_has_it(transport: Any) -> None:
+    handler = Ending()
+    async with serve(handler, transport=transport) as server, contextlib.AsyncExitStack() as stack:
+        async with raw(server) as client:
+            sid = (await client.greet()).sid
+        clients = [await stack.enter_async_context(raw(server)) for _ in range(20)]
+        welcomes = await asyncio.gather(*(client.greet(sid) for client in clients))
+        assert {(welcome.status, welcome.sid) for welcome in welcomes} == {(RESUMED, sid)}
+        await until(lambda: sum(client.ws.close_code == 4909 for client in clients) == 19)
+        assert handler.runs == 1
+        assert not server._sessions._detached
+
+
+# Sessions that were not asked for
+
+
+@each_transport
+@pytest.mark.parametrize("answer", [write(Bye(1000, "", 0)), b"\xc1", "text", None])
+async def test_a_session_that_the_client_declines_has_no_handler(transport: Any, answer: Any) -> None:
+    handler = Ending()
+    async with serve(handler, transport=transport) as server:
+        async with raw(server) as client:
+            assert (await client.greet(b"x" * 32)).status == UNKNOWN
+            if answer is None:
+                client.ws.transport.abort()
+            else:
+                await client.ws.send(answer)
+            with pytest.raises(ConnectionClosed):
+                await client.next(Data)
+            assert client.ws.close_code == {None: 1006, b"\xc1": 4900, "text": 4900}.get(answer, 1000)
+        await until(lambda: not server._handlers)
+        assert not server._sessions._known
+    assert handler.runs == 0
+
+
+@each_transport
+async def test_a_client_that_declines_is_told_bye(transport: Any) -> None:
+    async with serve(transport=transport) as server, raw(server) as client:
+        await client.greet(b"x" * 32)
+        await client.ws.send(write(Bye(1000, "", 0)))
+        assert await client.next(Bye) == Bye(1000, "", 0)
+
+
+@each_transport
+async def test_with_what_a_client_answers_its_new_session_begins(transport: Any) -> None:
+    handler = Ending()
+    async with serve(handler, transport=transport) as server, raw(server) as client:
+        await client.greet(b"x" * 32)
+        await client.ws.send(data(1, "first"))
+        await client.ws.send(data(2, "second"))
+        await until(lambda: handler.received == ["first", "second"])
+        assert handler.runs == 1
+
+
+@each_transport
+async def test_a_client_that_says_nothing_about_its_new_session_is_served_after_a_while(
+    transport: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_TIMEOUT", 0.05)
+
+    async def greet(conn: Any) -> None:
+        await conn.send("greetings")
+        await conn.wait_closed()
+
+    async with serve(greet, transport=transport) as server, raw(server) as client:
+        await client.greet(b"x" * 32)
+        assert b"greetings" in bytes((await client.next(Data)).messages)
+
+
+@each_transport
+async def test_a_server_closes_at_once_though_a_client_has_not_said_whether_it_declines(transport: Any) -> None:
+    handler = Ending()
+    async with serve(handler, transport=transport) as server, raw(server) as client:
+        await client.greet(b"x" * 32)
+        server.close()
+        async with asyncio.timeout(1):
+            await server.wait_closed()
+        assert client.ws.close_code == 1001
+    assert handler.runs == 0
+
+
+@each_transport
+@pytest.mark.parametrize("on_lost", ["raise", "resend"])
+async def test_a_client_whose_session_is_forgotten_has_another_handler_only_if_it_wants_one(
+    transport: Any, on_lost: Any
+) -> None:
+    runs: list[Any] = []
+
+    async def greet(conn: Any) -> None:
+        runs.append(conn)
+        await conn.send(f"greetings {len(runs)}")
+        await conn.wait_closed()
+
+    async with meeting(transport, handler=greet, on_session_lost=on_lost) as both:
+        assert await both.client.recv() == "greetings 1"
+        await both.away()
+        [kept] = both.sessions._known.values()
+        kept.transport.give_up("a test")
+        both.return_()
+        if on_lost == "raise":
+            with pytest.raises(SessionLost):
+                await both.client.recv()
+            await until(lambda: len(both.server._handlers) == 0)
+            assert len(runs) == 1
+        else:
+            async with asyncio.timeout(1):
+                assert await both.client.recv() == "greetings 2"
+
+
+@each_transport
+async def test_a_gap_closes_the_old_socket_too(transport: Any) -> None:
+    handler = Ending()
+    async with serve(handler, transport=transport) as server, raw(server) as old, raw(server) as new:
+        sid = (await old.greet()).sid
+        assert (await new.greet(sid, rx=0, first=7)).status == LOST
+        await old.ws.wait_closed()
+        assert old.ws.close_code == 4909
+        await until(lambda: handler.ends)
+        assert isinstance(handler.ends[0], SessionLost)
+
+
+@each_transport
+async def test_a_session_that_was_given_up_is_not_resumed_though_its_socket_is_not_closed_yet(transport: Any) -> None:
+    handler = Ending()
+    async with serve(handler, transport=transport) as server, raw(server) as old, raw(server) as new:
+        sid = (await old.greet()).sid
+        old.ws.transport.pause_reading()
+        await until(lambda: server._sessions._known)
+        [kept] = server._sessions._known.values()
+        kept.transport.fail(1013, "a test")
+        assert (await new.greet(sid)).status == LOST
+        old.ws.transport.resume_reading()
+
+
+@each_transport
+async def test_a_session_that_was_resumed_does_not_expire(transport: Any) -> None:
+    handler = Ending()
+    config = SessionConfig(ttl=0.2)
+    async with serve(handler, transport=transport, sessions=config, open_timeout=0.1) as server:
+        async with raw(server) as client:
+            sid = (await client.greet()).sid
+        await until(lambda: server._sessions._detached)
+        async with raw(server) as client:
+            assert (await client.greet(sid)).status == RESUMED
+            await asyncio.sleep(0.25)
+            await client.ws.send(data(1, "still here"))
+            await until(lambda: handler.received == ["still here"])
 
 
 # Sessions that have ended
@@ -183,6 +382,22 @@ async def test_a_session_that_was_closed_in_order_is_told_so_and_has_no_new_hand
             with pytest.raises(ConnectionClosedOK):
                 await client.ws.recv()
     assert len(runs) == 1
+
+
+@each_transport
+async def test_how_a_session_ended_is_told_to_nobody_else(transport: Any) -> None:
+    async def handler(conn: Any) -> None:
+        await conn.close()
+
+    auth = websockets.basic_auth(realm="here", credentials=[("ann", "a"), ("bob", "b")])
+    async with serve(handler, transport=transport, process_request=auth) as server:
+        async with raw(server, "ann:a@") as ann:
+            sid = (await ann.greet()).sid
+            await ann.next(Bye)
+        await until(lambda: not server._sessions._known)
+        for user, status in (("bob:b@", UNKNOWN), ("ann:a@", ENDED)):
+            async with raw(server, user) as client:
+                assert (await client.greet(sid)).status == status
 
 
 @each_transport
@@ -244,14 +459,7 @@ async def test_bye_that_nobody_could_close_with_is_refused(transport: Any) -> No
 
 @each_transport
 async def test_of_too_many_detached_sessions_the_first_is_lost(transport: Any) -> None:
-    ends: list[Any] = []
-
-    async def handler(conn: Any) -> None:
-        try:
-            await conn.recv()
-        except ConnectionClosed as exc:
-            ends.append(exc)
-
+    handler = Ending()
     config = SessionConfig(ttl=5, max_detached=2)
     async with serve(handler, transport=transport, sessions=config) as server:
         sids = []
@@ -261,8 +469,8 @@ async def test_of_too_many_detached_sessions_the_first_is_lost(transport: Any) -
                 await until(lambda: server._sessions._known)
                 client.ws.transport.abort()
             await until(lambda number=number: len(server._sessions._detached) == min(number + 1, 2))
-        await until(lambda: ends)
-        assert "too many" in str(ends[0])
+        await until(lambda: handler.ends)
+        assert "too many" in str(handler.ends[0])
         for sid, status in zip(reversed(sids), (RESUMED, RESUMED, UNKNOWN), strict=True):
             async with raw(server) as client:
                 assert (await client.greet(sid)).status == status
@@ -312,14 +520,7 @@ async def test_a_session_expires_at_the_server(transport: Any) -> None:
 
 @each_transport
 async def test_closing_ends_attached_and_detached_sessions_promptly(transport: Any) -> None:
-    ends: list[Any] = []
-
-    async def handler(conn: Any) -> None:
-        try:
-            await conn.recv()
-        except ConnectionClosed as exc:
-            ends.append(exc)
-
+    handler = Ending()
     async with serve(handler, transport=transport) as server:
         async with raw(server) as gone, penstock.connect(url_of(server), transport=transport, **QUICK) as here:
             await gone.greet()
@@ -330,7 +531,7 @@ async def test_closing_ends_attached_and_detached_sessions_promptly(transport: A
             server.close()
             await server.wait_closed()
             assert asyncio.get_running_loop().time() - began < 1
-            assert {type(exc) for exc in ends} == {SessionLost, ConnectionClosedOK}
+            assert {type(exc) for exc in handler.ends} == {SessionLost, ConnectionClosedOK}
             with pytest.raises(ConnectionClosedOK):
                 await here.recv()
             assert here.close_code == 1001

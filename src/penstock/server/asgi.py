@@ -27,7 +27,7 @@ from penstock.server.asgi_application import (
 from penstock.server.asgi_offer import ASGI_HEADER, Offer, for_application, offer_in
 from penstock.server.asgi_transport import AsgiTransport
 from penstock.server.negotiation import HELLO_TIMEOUT
-from penstock.server.sessions import SessionConfig, Sessions
+from penstock.server.sessions import Opening, SessionConfig, Sessions
 from penstock.transport.base import CloseCode
 from penstock.wire.envelope import SUBPROTOCOL, BadFrame, Hello
 from penstock.wire.limits import Limits
@@ -113,6 +113,7 @@ class PenstockASGI:
                 await asyncio.wait({run, first}, timeout=HELLO_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
             hello = _hello(first) if accepted.done() and not run.done() else None
             if hello is None:
+                plain.refuse_hello()
                 call.go(plain)
                 await run
             else:
@@ -135,11 +136,12 @@ class PenstockASGI:
             if hello is not None and not hello.sid:
                 await self._ask_before_welcome(client, hello, connect)
             elif hello is not None:
-                inner = await self._open(client, hello, lambda: self._ask_after_welcome(client, connect))
-                await inner.carry(client.receive, client.send)
+                await self._open(client, hello, lambda: self._ask_after_welcome(client, connect))
             elif not first.done() or first.result()["type"] == "websocket.receive":
                 call = _late_call(connect, client.offer)
-                call.go(Plain(first, client.receive, client.send))
+                plain = Plain(first, client.receive, client.send)
+                plain.refuse_hello()
+                call.go(plain)
                 await self._start(call, client.scope)
         finally:
             first.cancel()
@@ -178,12 +180,12 @@ class PenstockASGI:
     async def _open_for(self, call: Call, client: _Client, hello: Hello) -> None:
         """Begin a session for an application that has accepted; unless there is one, whose application has it."""
         call.is_on_its_own = True
-        inner = await self._open(client, hello, lambda: call)
-        call.go(Nowhere())
-        await inner.carry(client.receive, client.send)
+        await self._open(client, hello, lambda: call, lambda: call.go(Nowhere()))
 
-    async def _open(self, client: _Client, hello: Hello, begin: Callable[[], Call]) -> AsgiTransport:
-        """Begin a session, or go on with one."""
+    async def _open(
+        self, client: _Client, hello: Hello, begin: Callable[[], Call], opened: Callable[[], object] = lambda: None
+    ) -> None:
+        """Begin a session, or go on with one, and carry its frames as long as there is this socket."""
         inner = AsgiTransport(client.scope)
 
         def adopt(transport: SessionTransport) -> None:
@@ -192,17 +194,25 @@ class PenstockASGI:
             call.connection = ReliableConnection(transport, self._batch, optimize=True)
             call.go(OverSession(call.connection))
 
+        opening = inner.loop.create_task(self._greet(Opening(inner, hello, adopt), client.scope))
+        opening.add_done_callback(lambda _: opened())
         try:
-            principal = None if self._principal is None else self._principal(client.scope)
+            await inner.carry(client.receive, client.send)
+        finally:
+            opening.cancel()
+            await asyncio.wait({opening})
+
+    async def _greet(self, client: Opening, scope: Scope) -> None:
+        try:
+            principal = None if self._principal is None else self._principal(scope)
             if isinstance(principal, Awaitable):
                 principal = await principal
-            self._sessions.open(inner, hello, principal, adopt)
+            await self._sessions.open(client, principal)
         except BadFrame as exc:
-            inner.fail(exc.code, exc.reason)
+            client.inner.fail(exc.code, exc.reason)
         except Exception:
             _logger.exception("opening a session failed")
-            inner.fail(CloseCode.INTERNAL_ERROR, "")
-        return inner
+            client.inner.fail(CloseCode.INTERNAL_ERROR, "")
 
     def _start(self, call: Call, scope: Scope) -> asyncio.Task[None]:
         run = asyncio.get_running_loop().create_task(self._run(call, scope))
@@ -243,13 +253,17 @@ class PenstockASGI:
             if message["type"] == "lifespan.startup":
                 self._sessions = Sessions(self._config, self._limits)
             elif message["type"] == "lifespan.shutdown":
-                await self._shut_down()
+                await self.close()
             return message
 
         return received
 
-    async def _shut_down(self) -> None:
-        """End all sessions, and wait for what runs on them."""
+    async def close(self) -> None:
+        """End all sessions with 1001, and wait for what runs on them, for `SHUTDOWN_TIMEOUT` at most.
+
+        It is called when the application shuts down. Servers may have dropped their sockets by then; to tell clients,
+        call it before the server is told to stop. Calling it again is safe.
+        """
         self._sessions.close()
         connections = [call.connection for call in self._runs.values() if call.connection is not None]
         tasks = {asyncio.ensure_future(connection.close(CloseCode.GOING_AWAY)) for connection in connections}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
@@ -19,6 +20,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 YIELD_EVERY = 256
 """Messages after which the event loop gets a turn: a frame may bring thousands, and none of them is waited for."""
+
+_logger = logging.getLogger("penstock.server")
 
 
 class ClientGone(ConnectionResetError):  # noqa: N818 - as the errors of penstock
@@ -41,18 +44,38 @@ class Plain:
 
     def __init__(self, first: asyncio.Future[Message], receive: Receive, send: Send) -> None:
         self._first: asyncio.Future[Message] | None = first
-        self._receive = receive
-        self.send = send
+        self._receive, self._send = receive, send
+        self._closing: asyncio.Task[None] | None = None
+
+    def refuse_hello(self) -> None:
+        """Close as soon as the first message comes, if that is HELLO: by silence its client was told otherwise."""
+        if self._first is not None:
+            self._first.add_done_callback(self._look_at)
+
+    def _look_at(self, first: asyncio.Future[Message]) -> None:
+        if not first.cancelled() and first.exception() is None and hello_in(first.result()) is not None:
+            self._closing = first.get_loop().create_task(self._close())
+
+    async def _close(self) -> None:
+        try:
+            await self._send(closing(BAD_FRAME, "HELLO came too late"))
+        except Exception:  # each server has its own
+            _logger.debug("the client is gone, whose HELLO came too late", exc_info=True)
 
     async def receive(self) -> Message:
         if self._first is None:
             return await self._receive()
         message = await asyncio.shield(self._first)
         self._first = None
-        if hello_in(message) is not None:
-            await self.send(closing(BAD_FRAME, "HELLO came too late"))
+        if self._closing is not None:
+            await asyncio.wait({self._closing})
             return await self._receive()
         return message
+
+    async def send(self, message: Message) -> None:
+        if self._closing is not None:
+            raise ClientGone("the client said HELLO too late")
+        await self._send(message)
 
 
 class OverSession:
@@ -171,7 +194,7 @@ def hello_in(message: Message) -> Hello | None:
 
 def closing(code: int, reason: str = "") -> Message:
     """What closes."""
-    return {"type": "websocket.close", "code": code, "reason": reason}
+    return {"type": "websocket.close", "code": int(code), "reason": reason}
 
 
 def disconnect(code: int, reason: str = "") -> Message:

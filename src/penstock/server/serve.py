@@ -7,98 +7,31 @@ import http
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from penstock.batch.policy import BatchConfig
-from penstock.connection.connection import Connection
-from penstock.connection.latest import inner_subprotocol
-from penstock.connection.reliable import ReliableConnection
 from penstock.connection.session import SessionTransport
-from penstock.server.negotiation import agreed, greeting, hello_of, offers, selecting
-from penstock.server.sessions import TTL, SessionConfig, Sessions
+from penstock.server.connections import ReliableServerConnection, ServerConnection, SilentServerConnection
+from penstock.server.negotiation import agreed, greeting, offers, selecting
+from penstock.server.sessions import TTL, Opening, SessionConfig, Sessions
 from penstock.transport.base import (
     CloseCode,
     ConnectionClosed,
-    ConnectionClosedOK,
-    Data,
     Request,
     Response,
     ServerOptions,
-    State,
-    Subprotocol,
     Transport,
     validate_subprotocols,
 )
-from penstock.wire.envelope import BAD_FRAME, HEADER, VERSION, BadFrame, Hello
+from penstock.wire.envelope import HEADER, VERSION, BadFrame, Hello
 from penstock.wire.limits import limits_within
 
-Handler = Callable[["ServerConnection"], Awaitable[None]]
+Handler = Callable[[ServerConnection], Awaitable[None]]
 
 _logger = logging.getLogger("penstock.server")
-
-
-class ServerConnection(Connection):
-    """A connection at the server's end."""
-
-    def __init__(self, transport: Transport, batch: BatchConfig, *, optimize: bool, server: Server) -> None:
-        super().__init__(transport, batch, optimize=optimize)
-        self.server = server
-        self.username: str
-        """Set by ``websockets.basic_auth``."""
-
-    @property
-    def subprotocol(self) -> Subprotocol | None:
-        """What was negotiated for the application, if anything."""
-        return inner_subprotocol(self._transport.subprotocol)
-
-    @property
-    def inner(self) -> Transport:
-        """What carries it now."""
-        return self._transport
-
-    def respond(self, status: int, text: str) -> Response:
-        """A plain-text HTTP response, for ``process_request`` and ``process_response`` to refuse with."""
-        return self._transport.reject(status, text)
-
-
-class SilentServerConnection(ServerConnection):
-    """One whose client has offered the envelope, and then said nothing: its first message may still be HELLO.
-
-    It was told by silence that it is not understood, and would wait for an answer.
-    """
-
-    async def recv(self, decode: bool | None = None) -> Any:
-        """See `Connection.recv`."""
-        message = await super().recv(decode)
-        await self._look_at(message)
-        return message
-
-    async def recv_many(self, max: int | None = None) -> list[Data]:  # noqa: A002
-        """See `Connection.recv_many`."""
-        messages = await super().recv_many(max)
-        await self._look_at(messages[0])
-        return messages
-
-    async def __aiter__(self) -> AsyncIterator[Data]:
-        try:
-            yield await self.recv()
-            async for message in ServerConnection.__aiter__(self):
-                yield message
-        except ConnectionClosedOK:
-            return
-
-    async def _look_at(self, message: Data) -> None:
-        self.__class__ = ServerConnection  # type: ignore[assignment]
-        if isinstance(message, bytes) and hello_of(message) is not None:
-            self.fail(BAD_FRAME, "HELLO came too late")
-            await self.outbox.raise_closed()
-
-
-class ReliableServerConnection(ReliableConnection, ServerConnection):
-    """The same, over a session."""
 
 
 Principal = Callable[[ServerConnection], Any]
@@ -172,7 +105,7 @@ class Server:
                 await self._open_session(sessions, connection, connection.inner, hello)
                 return
         except TimeoutError:
-            connection.__class__ = SilentServerConnection
+            SilentServerConnection.look_out(connection)
         except ConnectionClosed:
             return  # nobody has met it; one that wants to resume has a handler
         finally:
@@ -190,12 +123,12 @@ class Server:
             self._all.add(connection)
             self._spawn(self._run(connection))
 
+        client = Opening(inner, hello, adopt)
         try:
             principal = self._principal(connection)
             if isinstance(principal, Awaitable):
                 principal = await principal
-            if inner.state is State.OPEN:  # else it is gone since, and its client will come back
-                sessions.open(inner, hello, principal, adopt)
+            await sessions.open(client, principal)
         except BadFrame as exc:
             inner.fail(exc.code, exc.reason)
         except Exception:
