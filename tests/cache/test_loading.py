@@ -506,3 +506,28 @@ def test_a_load_whose_event_loop_was_closed_is_made_again() -> None:
         one._log_destroy_pending = False  # type: ignore[attr-defined]
     for one in tasks:
         one.get_coro().close()  # type: ignore[union-attr]
+
+
+async def test_what_is_found_counts_as_a_hit_and_what_is_not_counts_when_it_is_loaded() -> None:
+    clock = Clock()
+    cache = MessageCache(ttl=10, clock=clock)
+    source = Source(ready=True)
+    assert cache.find("key") is None
+    assert cache.find("key", "nothing") == "nothing"
+    assert await cache.get_or_load("key", source.load) == "value 1"
+    assert cache.find("key") == "value 1"
+    clock.now += 10
+    assert cache.find("key") is None
+    stats = cache.get_cache_stats()
+    assert (stats.hits, stats.misses, stats.loads) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("policy", EvictionPolicy)
+async def test_what_is_found_stays_longer_than_what_is_not_asked_for(policy: EvictionPolicy) -> None:
+    cache = MessageCache(max_size=3, eviction_policy=policy)
+    for key in "abc":
+        cache.set(key, key)
+    for _ in range(3):
+        assert cache.find("a") == "a"
+    cache.set("d", "d")
+    assert cache.peek("a") is not None or policy is EvictionPolicy.TTL

@@ -109,11 +109,11 @@ def test_a_child_process_can_use_what_another_thread_held_when_it_began() -> Non
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with cache._lock:
-            cache._busy = True
+        with cache._changes.lock:
+            cache._changes.is_busy = True
             held.set()
             done.wait(10)
-            cache._busy = False
+            cache._changes.is_busy = False
 
     thread = threading.Thread(target=hold)
     thread.start()

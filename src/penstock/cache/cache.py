@@ -7,24 +7,29 @@ import logging
 import os
 import random as chance
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from functools import partial
-from threading import RLock
-from typing import Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 from weakref import WeakSet
 
+from penstock.cache.changes import Changes
 from penstock.cache.checks import as_tags, check_bounds, check_failures, check_seconds
-from penstock.cache.entry import CacheEntry, Cause, Dropped, Failure, Node, payload_bytes
+from penstock.cache.entry import CacheEntry, Cause, Failure, Node, payload_bytes
 from penstock.cache.flight import Flight, Loaded, Loader, current
 from penstock.cache.loads import Answer, Loads
 from penstock.cache.policy import EvictionPolicy
+from penstock.cache.shared.notes import Change, Note
 from penstock.cache.stats import CacheStats
-from penstock.cache.store import Store, told
+from penstock.cache.store import Store
+
+if TYPE_CHECKING:  # it needs an extra
+    from penstock.cache.shared.tier import SharedTier
 
 logger = logging.getLogger("penstock.cache")
 
 T = TypeVar("T")
+
+_NOTHING = object()
 
 
 class MessageCache:
@@ -58,6 +63,7 @@ class MessageCache:
             ``deleted``, ``invalidated`` or ``cleared``. It is called when the change is complete, in the thread that
             made it. What expires leaves when it is next asked for, or is in the way.
         random: uniform in [0, 1); for the jitter.
+        shared: where to ask before a loader is called; what is stored and dropped here is there as well, soon after.
 
     Raises:
         ValueError: an argument is out of bounds; the message names it, its value and the bound.
@@ -78,6 +84,7 @@ class MessageCache:
         size_of: Callable[[Any], int] = payload_bytes,
         on_evict: Callable[[Any, Any, Cause], object] | None = None,
         random: Callable[[], float] = chance.random,
+        shared: SharedTier | None = None,
     ) -> None:
         check_bounds(max_size, max_bytes, jitter)
         check_seconds("ttl", ttl)
@@ -87,25 +94,24 @@ class MessageCache:
         self._ttl, self._max_bytes, self._clock = ttl, max_bytes, clock
         self._jitter, self._random = jitter, random
         self._size_of = None if max_bytes is None else size_of
-        self._on_evict = on_evict
         self._store = Store(EvictionPolicy(eviction_policy), max_size, max_bytes, stale_ttl)
-        self._loads = Loads(self._store, negative_ttl)
-        self._find: Callable[[Hashable], Any]
+        self._loads = Loads(self._store, negative_ttl, shared)
+        self._look: Callable[[Hashable], Any]
         self._touch: Callable[[Hashable], object] | None
         self._look_there()
         self._hits = self._misses = 0
         """Counted without the lock: between reading and writing one, the interpreter does not change threads."""
-        self._lock = RLock()
-        self._busy = False
-        """A change is being made; the thread that makes it may come back, from a finalizer."""
-        self._late: deque[Callable[[], object]] = deque()
-        """Changes that came from finalizers."""
+        self._changes = Changes(self._store, on_evict)
+        self._change = self._changes.make
         self._tasks = set[asyncio.Task[Loaded]]()
         _all.add(self)
+        self._shared = shared
+        if shared is not None:
+            shared.attach(self._take_over, stale_ttl)
 
     def _look_there(self) -> None:
         """Where readers look, who take no lock."""
-        self._find, self._touch = self._store.order.nodes.get, self._store.order.touch
+        self._look, self._touch = self._store.order.nodes.get, self._store.order.touch
 
     # Asking
 
@@ -115,7 +121,7 @@ class MessageCache:
         Raises:
             TypeError: the key is not hashable; nothing was counted.
         """
-        node = self._find(key)
+        node = self._look(key)
         if node is None or node.expires_at <= self._clock():
             self._misses += 1
             if node is not None:
@@ -129,6 +135,26 @@ class MessageCache:
             try:  # noqa: SIM105 - suppress() would take longer than all the rest
                 touch(key)
             except KeyError:  # another thread has dropped it in this moment
+                pass
+        return node.value
+
+    def find(self, key: Hashable, default: Any = None) -> Any:
+        """As `get`, but what is not found is not counted: for who goes on with `get_or_load`, which counts it.
+
+        Raises:
+            TypeError: the key is not hashable.
+        """
+        node = self._look(key)
+        if node is None or node.expires_at <= self._clock():
+            return default
+        self._hits += 1
+        touch = self._touch
+        if touch is None:
+            node.visits += 1
+        else:
+            try:  # noqa: SIM105 - as in get()
+                touch(key)
+            except KeyError:
                 pass
         return node.value
 
@@ -166,18 +192,9 @@ class MessageCache:
             TypeError: the key is not hashable.
             Exception: whatever the loader raises.
         """
-        node = self._find(key)
-        if node is not None and node.expires_at > self._clock():
-            self._hits += 1
-            touch = self._touch
-            if touch is None:
-                node.visits += 1
-            else:
-                try:  # noqa: SIM105 - as in get()
-                    touch(key)
-                except KeyError:
-                    pass
-            return node.value
+        found = self.find(key, _NOTHING)
+        if found is not _NOTHING:
+            return found
         seconds, kept_tags = self._seconds(ttl), as_tags(tags)
         answer = self._ask(key, loader, seconds, kept_tags)
         if answer.kept:
@@ -197,7 +214,7 @@ class MessageCache:
 
     def peek(self, key: Hashable) -> CacheEntry | None:
         """What there is for a key, stale or not, without counting it as asked for; None if there is nothing."""
-        now, node = self._clock(), self._find(key)
+        now, node = self._clock(), self._look(key)
         if node is None or isinstance(node.value, Failure) or self._store.is_over(node, now):
             return None
         return CacheEntry(key, node.value, node.expires_at - now, node.weight, node.tags)
@@ -222,6 +239,7 @@ class MessageCache:
             stale_hits=loads.stale_hits,
             loads=loads.begun,
             load_errors=loads.errors,
+            shared=None if self._shared is None else self._shared.stats(),
         )
 
     # Changing
@@ -236,12 +254,18 @@ class MessageCache:
         Raises:
             TypeError: the key is not hashable, or the tags are one text.
             ValueError: the ttl is below 0.
+            SerializationError: there is a shared tier, and other processes would not get the value back as it is.
         """
         seconds = self._ttl if ttl is None and not self._jitter else self._seconds(ttl)
         kept_tags = as_tags(tags) if tags else ()
         weight = 0 if self._size_of is None else self._size_of(value)
         now = self._clock()
-        self._change(self._store.put, key, value, now + seconds, weight, kept_tags, now)
+        if self._shared is None:
+            self._changes.put(key, value, now + seconds, weight, kept_tags, now)
+            return
+        loaded = self._shared.pack(key, value, seconds, kept_tags)
+        note = loaded if seconds else Change("key", key)
+        self._change_both(note, self._store.put, key, value, now + seconds, weight, kept_tags, now)
 
     def delete(self, key: Hashable) -> bool:
         """Drop what there is for a key; whether there was anything.
@@ -249,7 +273,9 @@ class MessageCache:
         Raises:
             TypeError: the key is not hashable.
         """
-        return bool(self._change(self._store.drop, key, "deleted"))
+        if self._shared is not None:
+            self._shared.check(key)
+        return bool(self._change_both(Change("key", key), self._store.drop, key, "deleted"))
 
     def invalidate(self, *, tag: str | None = None, prefix: str | None = None) -> int:
         """Drop all entries with a tag, or with keys that are text and begin so; how many.
@@ -263,12 +289,12 @@ class MessageCache:
         if (tag is None) == (prefix is None):
             raise TypeError("invalidate() takes a tag or a prefix, one of both")
         if tag is not None:
-            return self._change(self._store.drop_tagged, tag) or 0
-        return self._change(self._store.drop_beginning, prefix) or 0
+            return self._change_both(Change("tag", tag), self._store.drop_tagged, tag) or 0
+        return self._change_both(Change("prefix", prefix), self._store.drop_beginning, prefix) or 0
 
     def clear(self) -> None:
         """Drop everything; counters go on."""
-        self._change(self._clear)
+        self._change_both(Change("all"), self._clear)
 
     def _clear(self) -> None:
         self._store.drop_all()
@@ -281,38 +307,25 @@ class MessageCache:
             check_seconds("ttl", ttl)
         return ttl * (1 - self._jitter * self._random()) if self._jitter else ttl
 
-    def _change(self, change: Callable[..., T], *args: Any) -> T | None:
-        """Make a change alone, then let go of what it dropped.
-
-        Finalizers run wherever memory is allocated, so in the middle of a change as well. What they want changed waits
-        until that is complete; None is returned then. Values are freed, and ``on_evict`` is called, without the lock.
-        """
-        self._lock.acquire()  # not `with`, which takes twice as long
-        if self._busy:
-            self._late.append(partial(change, *args))
-            self._lock.release()
-            return None
-        self._busy = True
-        try:
-            result = change(*args)
-            while self._late:
-                self._late.popleft()()
-        finally:
-            dropped = self._store.dropped
-            if dropped:
-                self._store.dropped = []
-            self._busy = False
-            self._lock.release()
-        if dropped and self._on_evict is not None:
-            self._tell(dropped, self._on_evict)
+    def _change_both(self, note: Note, change: Callable[..., T], *args: Any) -> T | None:
+        """Make a change, and tell the shared tier: of several, in the order in which they are made."""
+        shared = self._shared
+        if shared is None:
+            return self._change(change, *args)
+        result = self._change(_noted, shared, note, change, *args)
+        shared.wake()
         return result
 
-    def _tell(self, dropped: list[Dropped], on_evict: Callable[[Any, Any, Cause], object]) -> None:
-        for key, value, cause in told(dropped):
-            try:
-                on_evict(key, value, cause)
-            except Exception:
-                logger.exception("on_evict failed")
+    def _take_over(self, changes: list[Change]) -> None:
+        """Drop what other processes have changed."""
+        self._change(self._drop_changed, changes)
+
+    def _drop_changed(self, changes: list[Change]) -> None:
+        for kind, what in changes:
+            if kind == "all":
+                self._clear()
+            else:
+                self._store.drop_changed(kind, what)
 
     # Loading
 
@@ -321,7 +334,8 @@ class MessageCache:
         answer = cast("Answer", self._change(self._loads.ask, key, seconds, tags, self._clock(), loop))
         if answer.begins is not None:
             flight = answer.begins
-            task = flight.task = loop.create_task(flight.load(loader, self._size_of))
+            shared = self._shared if seconds else None
+            task = flight.task = loop.create_task(flight.load(loader, self._size_of, shared))
             self._tasks.add(task)
             task.add_done_callback(partial(self._land, flight))
         return answer
@@ -334,12 +348,15 @@ class MessageCache:
             value, weight = task.result()
             flight.end(value, None)
             waiters = self._change(self._loads.land, flight, value, now, weight)
+            if flight.packed is not None and self._shared is not None:
+                self._shared.wake()
         else:
             flight.end(None, error)
             waiters = self._change(self._loads.fail, flight, error, now)
             if not waiters and isinstance(error, Exception):
                 logger.warning("a load that nobody waits for has failed", exc_info=error)
         flight.wake(waiters or set())
+        flight.task = None  # its context has the flight: a circle, which only the garbage collector would undo
 
     async def _wait(self, flight: Flight, waiter: asyncio.Future[None]) -> None:
         asking = current.get()
@@ -355,13 +372,18 @@ class MessageCache:
 
     def _begin_anew(self) -> None:
         """In a child process: loads are the parent's, whose other threads may have been in the middle of a change."""
-        self._lock = RLock()
         self._store.loads.clear()
         self._tasks.clear()
-        self._late.clear()
-        if self._busy:
-            self._busy = False
+        if self._changes.begin_anew():
             self._clear()
+        if self._shared is not None:
+            self._shared.begin_anew()
+
+
+def _noted(shared: SharedTier, note: Note, change: Callable[..., T], *args: Any) -> T:
+    result = change(*args)
+    shared.note(note)
+    return result
 
 
 _all: WeakSet[MessageCache] = WeakSet()

@@ -8,9 +8,13 @@ from contextlib import suppress
 from contextvars import ContextVar
 from inspect import isawaitable
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from penstock.cache.entry import Node
+
+if TYPE_CHECKING:  # it needs an extra
+    from penstock.cache.shared.notes import Put, Ticket
+    from penstock.cache.shared.tier import SharedTier
 
 Loader: TypeAlias = Callable[[], Awaitable[Any] | Any]
 Loaded: TypeAlias = tuple[Any, int]
@@ -28,12 +32,15 @@ class Flight:
         "_trace",
         "_value",
         "ended",
+        "is_waiting",
         "key",
         "loop",
         "needs",
+        "packed",
         "refreshed",
         "tags",
         "task",
+        "ticket",
         "ttl",
         "waiters",
     )
@@ -46,16 +53,30 @@ class Flight:
         """The stale node that the result is to replace, while nobody waits for it."""
         self.needs = set[Flight]()
         """Loads that its loader waits for."""
+        self.ticket: Ticket | None = None
+        self.packed: Put | None = None
+        """For the shared tier, which has nothing that is as good."""
         self.ended = False
+        self.is_waiting = False
+        """For the first connection of the shared tier."""
         self._value: Any = None
         self._error: BaseException | None = None
         self._trace: TracebackType | None = None
 
-    async def load(self, loader: Loader, size_of: Callable[[Any], int] | None) -> Loaded:
-        """Call the loader; runs in a task of its own."""
+    async def load(
+        self, loader: Loader, size_of: Callable[[Any], int] | None, shared: SharedTier | None = None
+    ) -> Loaded:
+        """Ask the shared tier, then call the loader; runs in a task of its own."""
         current.set(self)
-        result = loader()
-        value = await result if isawaitable(result) else result
+        kept = None if shared is None else await shared.fetch(self)
+        if kept is not None:
+            value = kept.value
+            self.ttl = min(self.ttl, kept.left)
+        else:
+            result = loader()
+            value = await result if isawaitable(result) else result
+            if shared is not None:
+                self.packed = shared.pack(self.key, value, self.ttl, self.tags)
         return value, 0 if size_of is None else size_of(value)
 
     def waits_for(self, other: Flight) -> bool:
@@ -96,13 +117,14 @@ class Flight:
 
     def cancel(self, loop: AbstractEventLoop) -> None:
         """End the load, for nobody waits any more; ``loop`` is the caller's."""
-        if self.task is None:
-            return  # its caller will find that nobody waits
+        task = self.task  # which another thread may drop
+        if task is None:
+            return  # it has ended, or its caller will find that nobody waits
         if loop is self.loop:
-            self.task.cancel()
+            task.cancel()
         else:
             with suppress(RuntimeError):  # closed: it has ended
-                self.loop.call_soon_threadsafe(self.task.cancel)
+                self.loop.call_soon_threadsafe(task.cancel)
 
 
 current: ContextVar[Flight | None] = ContextVar("penstock.cache.flight", default=None)

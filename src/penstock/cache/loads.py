@@ -6,12 +6,15 @@ from asyncio import AbstractEventLoop, Future
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock.cache.entry import Failure, Node
 from penstock.cache.flight import Flight, current
 from penstock.cache.store import Store
 from penstock.errors import LoadCycle
+
+if TYPE_CHECKING:  # it needs an extra
+    from penstock.cache.shared.tier import SharedTier
 
 
 @dataclass(slots=True)
@@ -34,8 +37,11 @@ class Answer:
 class Loads:
     """Decides over `Store.loads`."""
 
-    def __init__(self, store: Store, negative_ttl: Mapping[type[Exception], float]) -> None:
+    def __init__(
+        self, store: Store, negative_ttl: Mapping[type[Exception], float], shared: SharedTier | None = None
+    ) -> None:
         self._store = store
+        self._shared = shared
         self._negative_ttl = negative_ttl
         self._flights = store.loads
         self.coalesced = self.stale_hits = self.begun = self.errors = 0
@@ -105,6 +111,8 @@ class Loads:
         """A load has ended well. Who is to be told."""
         if self._may_store(flight):
             self._store.put(flight.key, value, now + flight.ttl, weight, flight.tags, now)
+            if self._shared is not None and flight.ticket is not None and flight.packed is not None:
+                self._shared.keep(flight.ticket, flight.packed)
         return self._end(flight)
 
     def fail(self, flight: Flight, error: BaseException, now: float) -> set[Future[None]]:

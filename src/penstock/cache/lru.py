@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any
 
 from penstock.cache.entry import Node
@@ -17,18 +18,14 @@ class LruOrder:
     def __init__(self) -> None:
         self.nodes: OrderedDict[Hashable, Any] = OrderedDict()
         self.touch = self.nodes.move_to_end
-
-    def add(self, key: Hashable, node: Node) -> None:
-        self.nodes[key] = node
+        self.add = self.nodes.__setitem__  # these are called for each `set`, and so is nothing around them
+        self.pop: Callable[[], tuple[Hashable, Any]] = partial(self.nodes.popitem, False)
 
     def renew(self, key: Hashable, _: Node) -> None:
         self.touch(key)
 
     def remove(self, key: Hashable, _: Node) -> None:
         del self.nodes[key]
-
-    def pop(self) -> tuple[Hashable, Node]:
-        return self.nodes.popitem(last=False)
 
     def end(self) -> None:
         pass

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from penstock.cache.shared.stats import SharedStats
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheStats:
@@ -35,6 +37,8 @@ class CacheStats:
     """Loads that were begun."""
     load_errors: int
     """Loads that raised."""
+    shared: SharedStats | None = None
+    """Of the shared tier, if there is one."""
 
     @property
     def hit_ratio(self) -> float:

@@ -42,7 +42,7 @@ class Store:
         self.dropped: list[Dropped] = []
         self.loads: dict[Hashable, Any] = {}
         """Those under way, one at most for each key, and not outdated by a change of what their key has: what they
-        bring may be stored. Each has `tags`."""
+        bring may be stored. Each has `tags`, and `is_waiting` before anything was asked: what comes will be newer."""
         self._tags = Tags()
         self._sorted: SortedKeys | None = None
         """All keys that are text, once somebody has asked how they begin."""
@@ -66,7 +66,10 @@ class Store:
         if len(nodes) >= self.max_size or self.weight + weight > self._most_bytes:
             self._make_room(weight, now)
         node = order.node_type()
-        node.value, node.expires_at, node.weight, node.tags = value, expires_at, weight, tags
+        node.value = value
+        node.expires_at = expires_at
+        node.weight = weight
+        node.tags = tags
         order.add(key, node)
         if weight:
             self.weight += weight
@@ -78,14 +81,18 @@ class Store:
 
     def _make_room(self, weight: int, now: float) -> None:
         order, nodes = self.order, self.order.nodes
-        while len(nodes) >= self.max_size or self.weight + weight > self._most_bytes:
+        while True:
             key, node = order.pop()
+            cause: Cause
             if node.expires_at > now:
                 self.evictions += 1
-                self._forget(key, node, "capacity")
+                cause = "capacity"
             else:
                 self.expirations += 1
-                self._forget(key, node, "expired")
+                cause = "expired"
+            self._forget(key, node, cause)
+            if len(nodes) < self.max_size and self.weight + weight <= self._most_bytes:
+                return
 
     def _renew(
         self, key: Hashable, node: Node, value: Any, expires_at: float, weight: int, tags: tuple[str, ...]
@@ -137,9 +144,19 @@ class Store:
         keys = self._sorted.beginning_with(prefix)
         return sum(self.drop(key, "invalidated") for key in keys)
 
+    def drop_changed(self, kind: str, what: Any) -> None:
+        """Drop a key (``key``), or those with a tag (``tag``) or a beginning (``prefix``)."""
+        if kind == "key":
+            self.drop(what, "invalidated")
+        elif kind == "tag":
+            self.drop_tagged(what)
+        else:
+            self.drop_beginning(what)
+
     def drop_all(self) -> None:
         """Drop everything. The order, and with it where readers look, is another one afterwards."""
-        self.loads.clear()
+        for key in [key for key, load in self.loads.items() if not load.is_waiting]:
+            del self.loads[key]
         self.dropped += [(key, node.value, "cleared") for key, node in self.order.nodes.items()]
         self.order.end()
         self.order = ORDERS[self._policy]()
