@@ -34,7 +34,7 @@ def ready() -> GraphQL:
 
 
 def sent(graphql: GraphQL) -> list[Any]:
-    return [json.loads(text) for text in graphql.due()]
+    return [json.loads(frame.text) for frame in graphql.due()]
 
 
 def run(graphql: GraphQL, query: str = "{ a }", **options: Any) -> Operation:
@@ -62,7 +62,7 @@ def test_an_operation_goes_out_with_all_it_was_given() -> None:
     graphql = ready()
     graphql.add("query A($x: Int) { a }", {"x": 1}, "A", {"persistedQuery": {}})
     graphql.add("{ b }", Raw(b'{"x":1.50}'))
-    first, second = graphql.due()
+    first, second = (frame.text for frame in graphql.due())
     assert json.loads(first)["payload"] == {
         "query": "query A($x: Int) { a }",
         "operationName": "A",

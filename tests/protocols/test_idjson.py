@@ -53,7 +53,7 @@ def test_a_callers_id_is_kept_apart_and_comes_back_byte_for_byte() -> None:
         client.add(Raw(f'{{"id":{own},"method":"Page.enable","params":{{"x":1.50}}}}'.encode()))
         for own in ("1.50", '"1"')
     )
-    assert client.due() == [
+    assert [frame.text for frame in client.due()] == [
         '{"id":1,"method":"Page.enable","params":{"x":1.50}}',
         '{"id":2,"method":"Page.enable","params":{"x":1.50}}',
     ]
@@ -75,7 +75,10 @@ def test_an_id_may_be_deeper() -> None:
     client = IdJson(NESTED)
     client.add({"meta": {"id": "own", "user": 1}, "do": "x"})
     client.add({"do": "y"})
-    assert client.due() == ['{"do":"x","meta":{"id":1,"user":1}}', '{"do":"y","meta":{"id":2}}']
+    assert [frame.text for frame in client.due()] == [
+        '{"do":"x","meta":{"id":1,"user":1}}',
+        '{"do":"y","meta":{"id":2}}',
+    ]
     (event,) = receive(client, {"meta": {"id": 1}, "ok": True})
     assert json.loads(client.with_own_id(event.ask, event.raw)) == {"meta": {"id": "own"}, "ok": True}
     assert isinstance(receive(client, {"meta": 5})[0], Pushed)
@@ -132,7 +135,7 @@ def test_calls_wait_until_the_hub_has_let_us_in() -> None:
     assert isinstance(receive(client, {"type": "other"})[0], Pushed)
     assert client.due() == []
     assert isinstance(receive(client, {"type": "auth_ok"})[0], LoggedIn)
-    assert [json.loads(text) for text in client.due()] == [{"id": 1, "type": "get_states"}]
+    assert [json.loads(frame.text) for frame in client.due()] == [{"id": 1, "type": "get_states"}]
 
 
 @pytest.mark.parametrize("kind", ["1e400", "5", "null"])
@@ -184,7 +187,7 @@ def test_a_hubs_ids_increase_strictly_in_the_order_of_sending() -> None:
     client = hub()
     asks = [client.add({"id": 99, "type": "x"}) for _ in range(4)]
     client.forget(asks[1])
-    assert [json.loads(text)["id"] for text in client.due()] == [1, 2, 3]
+    assert [json.loads(frame.text)["id"] for frame in client.due()] == [1, 2, 3]
     ask(client, {"type": "y"})
     assert [each.id for each in asks] == [1, None, 2, 3]
 

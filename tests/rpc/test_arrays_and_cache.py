@@ -145,3 +145,47 @@ async def test_a_ttl_needs_a_cache() -> None:
             await rpc.call("echo", ttl=1)
     with pytest.raises(ValueError, match="cache="):
         connect("ws://localhost", policy=CachePolicy({}))
+
+
+async def test_case_6_errors_in_an_array_reach_the_callers_whose_they_are() -> None:
+    async with rpc_server() as server:
+
+        async def mixed(conn: Any, found: Any) -> None:
+            replies = [server.result(one, one["params"]) for one in found]
+            for one in replies[1::2]:
+                one["error"] = {"code": one.pop("result")[0], "message": "odd"}
+            await conn.send(json.dumps(replies[::-1]))
+
+        server.on_array = mixed
+        async with connect(server.url, batching=arrays("echo")) as rpc:
+            results = await rpc.batch([("echo", [n]) for n in range(6)])
+        assert results[::2] == [[0], [2], [4]]
+        assert [one.code for one in results[1::2]] == [1, 3, 5]
+
+
+def test_what_subscribes_is_refused_in_arrays() -> None:
+    with pytest.raises(ValueError, match="eth_subscribe"):
+        Batching(["eth_chainId", "eth_subscribe"])
+
+
+async def test_each_question_to_the_cache_counts_once() -> None:
+    cache = MessageCache()
+    async with rpc_server() as server, connect(server.url, cache=cache) as rpc:
+        for _ in range(3):
+            assert await rpc.call("echo", [1], ttl=60) == [1]
+        assert await asyncio.gather(*(rpc.call("echo", [2], ttl=60) for _ in range(4))) == [[2]] * 4
+        assert server.times("echo") == 2
+        stats = rpc.stats()
+    assert (cache.get_cache_stats().hits, cache.get_cache_stats().misses) == (2, 5)
+    assert (stats.cached, stats.coalesced, stats.answered, stats.calls) == (2, 3, 2, 7)
+
+
+async def test_an_answer_that_is_kept_is_given_though_there_is_no_time_to_ask() -> None:
+    async with rpc_server() as server, connect(server.url, cache=MessageCache()) as rpc:
+        await rpc.call("echo", [1], ttl=60)
+        assert await rpc.call("echo", [1], ttl=60, timeout=0) == [1]
+        for ttl in (None, 60):
+            with pytest.raises(CallTimeout):
+                await rpc.call("echo", [2], ttl=ttl, timeout=0)
+        assert server.times("echo") == 1
+        assert rpc.stats().timeouts == 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Literal, cast
 
@@ -54,7 +54,7 @@ class ConnectionPoolConfig:
     """Seconds that opening a connection may take."""
     max_connecting: int = 4
     """Connections that are being opened to one host at a time."""
-    connect_rate: float = 500.0
+    connect_rate: float = field(default=500.0, metadata={"unit": "connections a second"})
     """Connections a second that are opened to one host at most; about what a core does in TLS handshakes."""
     shared_capacity: int = 100
     """Weight of the loans that share one connection; see ``shared`` of `ConnectionPool.get_connection`."""

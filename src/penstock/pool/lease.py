@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
+from ssl import SSLContext
 from threading import get_ident
 from types import TracebackType
 from typing import Any, NoReturn, Protocol, Self, cast
@@ -11,8 +12,8 @@ from penstock.connection.connection import Connection
 from penstock.connection.messages import DataLike, Fragments, is_whole
 from penstock.errors import LeaseReturned, WrongLoop
 from penstock.pool.slots import Key, Member
-from penstock.pool.target import url_of
-from penstock.transport.base import ConnectionClosed, ConnectionClosedOK, Data, State
+from penstock.pool.target import target_of, url_of
+from penstock.transport.base import ConnectionClosed, ConnectionClosedOK, Data, HeadersLike, State, Subprotocol
 
 REPLACED = "replaced"
 """Why a connection is returned on which the first send of a loan failed."""
@@ -23,8 +24,9 @@ DISCARDED = "discarded"
 class Lender(Protocol):
     """Who lends connections, and takes them back."""
 
-    thread: int | None
-    """The only one in which that may be done; no thread's number in a child process."""
+    @property
+    def thread(self) -> int | None:
+        """The only one in which that may be done; no thread's number in a child process."""
 
     def take(self, key: Key) -> Member[Connection] | None: ...
     async def wait(self, key: Key, timeout: float | None, weight: int = 0) -> Member[Connection]: ...
@@ -191,6 +193,16 @@ class PooledConnection:
         connection = self._connection
         return connection not in (_NOT_LENT, _RETURNED, _REPLACING) and connection.state is State.OPEN
 
+    @property
+    def connection(self) -> Connection:
+        """The connection itself, which may be lent again later: what is known of it can be kept by it.
+
+        Raises:
+            LeaseReturned: it was returned.
+        """
+        self._connection.state  # noqa: B018 - what stands for none raises here
+        return self._connection
+
     def is_healthy(self) -> bool:
         """Whether it is open, and the pool has found nothing wrong with it."""
         return self.is_connected and self._member.retired is None
@@ -347,3 +359,17 @@ class HeldShare(SharedConnection):
     def __del__(self) -> None:
         if self._connection is not _RETURNED:
             self._sharing.collected(self._member, self.weight)
+
+
+def loan(
+    lender: ShareLender,
+    url: str,
+    timeout: float | None,
+    additional_headers: HeadersLike | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    ssl: SSLContext | None = None,
+    weight: int = 0,
+) -> PooledConnection:
+    """A loan that is asked for as `ConnectionPool.get_connection` says; of a part if it has a weight."""
+    key = target_of(url, additional_headers, subprotocols, ssl)
+    return SharedConnection(lender, key, timeout, weight) if weight else PooledConnection(lender, key, timeout)

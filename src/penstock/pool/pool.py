@@ -19,13 +19,13 @@ from penstock.pool.care import Care
 from penstock.pool.config import ConnectionPoolConfig
 from penstock.pool.forks import FOREIGN, remember
 from penstock.pool.hooks import Hook
-from penstock.pool.lease import REPLACED, PooledConnection, SharedConnection
+from penstock.pool.lease import REPLACED, PooledConnection, loan
 from penstock.pool.opening import Opener
 from penstock.pool.places import caller_place
 from penstock.pool.slots import Key, Member
 from penstock.pool.state import PoolState
 from penstock.pool.stats import Counts, PoolStats
-from penstock.pool.target import check_url, check_weight, is_kept, target_of, url_of, weights_of
+from penstock.pool.target import check_url, check_weight, is_kept, url_of, weights_of
 from penstock.pool.waiting import Caller, Deadlines
 from penstock.transport.base import HeadersLike, Subprotocol
 
@@ -123,11 +123,9 @@ class ConnectionPool:
         """
         if not (shared or additional_headers or subprotocols or ssl):
             return PooledConnection(self, url, timeout)  # at once: nearly every loan begins here
-        key = target_of(url, additional_headers, subprotocols, ssl)
-        if not shared:
-            return PooledConnection(self, key, timeout)
-        check_weight(weight, self.config.shared_capacity)
-        return SharedConnection(self, key, timeout, weight)
+        if shared:
+            check_weight(weight, self.config.shared_capacity)
+        return loan(self, url, timeout, additional_headers, subprotocols, ssl, weight if shared else 0)
 
     def take(self, key: Key) -> Member[Connection] | None:
         """Lend an idle connection now; None if there is none. Raises as `get_connection`."""

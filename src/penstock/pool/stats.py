@@ -25,6 +25,7 @@ class Counts:
         slots = list(state.keys.values())
         loans = state.finished_loans + sum(member.uses for one in slots for member in one.members)
         return PoolStats(
+            urls=len(slots),
             idle=sum(len(one.idle) for one in slots),
             in_use=sum(one.leased for one in slots),
             connecting=sum(one.opening for one in slots),
@@ -54,6 +55,8 @@ class Counts:
 class PoolStats:
     """A snapshot; counters count from the pool's making."""
 
+    urls: int
+    """Servers, and ways to ask for connections to them, that are in use."""
     idle: int
     """Connections that wait to be lent."""
     in_use: int

@@ -82,12 +82,15 @@ class Batching:
         max_bytes: bytes of an array.
 
     Raises:
-        ValueError: a bound allows no array of two.
+        ValueError: a bound allows no array of two, or a method is one that subscribes or unsubscribes.
     """
 
     def __init__(self, allow: Collection[str], *, max_items: int = MAX_ITEMS, max_bytes: int = MAX_BYTES) -> None:
         if isinstance(allow, str):
             raise ValueError(f"allow={allow!r} is one name; give a collection of methods")
+        for method in allow:
+            if "subscribe" in method.lower():
+                raise ValueError(f"allow: {method} in an array may lose events; leave it out")
         if max_items < 2:
             raise ValueError(f"max_items={max_items} allows no array of two calls")
         if max_bytes < 100:

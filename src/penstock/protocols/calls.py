@@ -9,7 +9,7 @@ from msgspec import Raw, Struct
 
 from penstock.errors import InvalidReply, RpcError
 from penstock.protocols.batching import Plan
-from penstock.protocols.reading import BadJson, read, read_any
+from penstock.protocols.reading import UNREADABLE, read_any, reason_of
 
 
 class Stage(Enum):
@@ -31,6 +31,9 @@ class Array(Struct, eq=False):
     calls: tuple[Call, ...]
     unanswered: int
     """Of `calls`; forgotten ones among them."""
+
+
+_FORGOTTEN = Stage.FORGOTTEN
 
 
 class Call(Struct, eq=False):
@@ -57,12 +60,17 @@ class Call(Struct, eq=False):
     plan: Plan | None = None
     """What its time counts for."""
 
+    @property
+    def is_forgotten(self) -> bool:
+        """Nobody waits for it any more, though it is on its way."""
+        return self.stage is _FORGOTTEN
+
 
 class Frame(Struct, frozen=True):
-    """A message to be sent as text, and the calls in it."""
+    """A message to be sent as text, and the calls in it; of any of the protocols."""
 
     text: str
-    calls: tuple[Call, ...]
+    calls: tuple[Any, ...] = ()
 
 
 class Reply(Struct, frozen=True):
@@ -156,7 +164,7 @@ class Lost(Struct, frozen=True):
 Event: TypeAlias = Reply | Failed | Late | Missing | Refused | Notified | Requested | Unsolicited | Malformed
 
 
-class RpcStats(Struct, frozen=True):
+class JsonRpcStats(Struct, frozen=True):
     """What has come that no caller gets to know, and what is pending. Counts."""
 
     waiting: int
@@ -177,16 +185,16 @@ class RpcStats(Struct, frozen=True):
     """Arrays that were refused as a whole."""
 
 
-def parse(raw: Raw) -> Any:
-    """What a part of a message holds.
+def parse(raw: Raw | bytes) -> Any:
+    """What a part of a message holds, anew each time.
 
     Raises:
         InvalidReply: Python cannot hold it: a number out of range, or nested too deep.
     """
     try:
-        return read(read_any, raw)
-    except BadJson as exc:
-        raise InvalidReply(str(exc)) from exc
+        return read_any(raw)
+    except UNREADABLE as exc:
+        raise InvalidReply(reason_of(exc)) from exc
 
 
 def error_of(raw: Raw) -> RpcError:

@@ -51,6 +51,10 @@ class Dialect(Struct, frozen=True):
     login: Login | None = None
     is_array_allowed: bool = False
     """The server may send several messages in an array."""
+    opening: dict[str, Any] | None = None
+    """The first message on each connection; what comes of it is of no matter."""
+    close: Callable[[str | int], dict[str, Any]] | None = None
+    """The message that ends what the call of that id has subscribed to."""
 
 
 def text_in(members: Members, name: str) -> str | None:
@@ -124,6 +128,8 @@ HOME_ASSISTANT = Dialect(
     lambda members: _error_in(members, "code", "message"),  # its codes are words: see `RpcError.data`
     login=Login("auth_required", "auth_ok", "auth_invalid"),
     is_array_allowed=True,
+    opening={"type": "supported_features", "features": {"coalesce_messages": 1}},
+    close=lambda subscribed: {"type": "unsubscribe_events", "subscription": subscribed},
 )
 JANUS = Dialect(
     "Janus",

@@ -73,20 +73,17 @@ READS = _CONSTANT | _OTHERS | BY_HASH | frozenset(BY_NUMBER) | frozenset(BY_STAT
 
 NEVER_KEPT = re.compile(
     r"eth_(send|sign|submit|new\w*Filter|getFilter|uninstallFilter|(un)?subscribe|getWork|mining|hashrate)|"
-    r"(personal|admin|miner|debug_set|engine|evm|hardhat|anvil)_?"
+    r"(personal|admin|miner|debug_set|engine|evm|hardhat|anvil|wallet|account|clique)_?"
 )
 """Writes, signatures, filters and subscriptions, whose answers are of one caller or one connection."""
 
 
-def policy(
-    extra: Mapping[str, Rule] | None = None, *, finalized: Callable[[], int] = lambda: -1, nulls: bool = False
-) -> CachePolicy:
-    """What may be kept of an Ethereum node's answers.
+def policy(extra: Mapping[str, Rule] | None = None, *, finalized: Callable[[], int] = lambda: -1) -> CachePolicy:
+    """What may be kept of an Ethereum node's answers. Null never is: the block or receipt is not there yet.
 
     Args:
         extra: rules for more methods, or others for these.
         finalized: the number of the last block that is known to be final; -1 if none is.
-        nulls: whether null may be kept: of blocks and receipts, it says that they are not there yet.
 
     Raises:
         ValueError: ``extra`` is wrong, or names what must never be kept.
@@ -104,7 +101,7 @@ def policy(
     table["eth_getTransactionReceipt"] = SHORT
     # They change when the node is upgraded.
     table["eth_protocolVersion"] = table["web3_clientVersion"] = 60.0
-    return CachePolicy({**table, **(extra or {})}, nulls=nulls)
+    return CachePolicy({**table, **(extra or {})})
 
 
 def _by_block(params: Any, *, place: int, recent: float, finalized: Callable[[], int]) -> float:

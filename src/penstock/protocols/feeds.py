@@ -30,13 +30,15 @@ class Feed(Struct, eq=False):
     """What it is shared by; None if it is not shared."""
     method: str
     params: Any
-    unsubscribe: str
-    """The method."""
+    unsubscribe: Any
+    """What ends it; of a protocol with methods, the method."""
     subscriptions: dict[Id, Subscription]
     stage: FeedStage = FeedStage.UNASKED
     connection: Connection | None = None
     id: Id | None = None
     """The server's; it may be another after a reconnect, and another feed's on another connection."""
+    timeout: float | None = 10.0
+    """Seconds for the server to accept it."""
 
 
 class Subscription(Struct, eq=False):
@@ -64,7 +66,8 @@ class Unsubscribe(Struct, frozen=True):
     """To do: nobody wants this any more; tell when the server has answered."""
 
     connection: Connection
-    method: str
+    method: Any
+    """What ends the feed."""
     id: Id
 
 

@@ -14,7 +14,7 @@ from msgspec.json import Decoder, encode
 
 from penstock.errors import GraphQLClosed, GraphQLError, InvalidReply, SerializationError
 from penstock.protocols import keys
-from penstock.protocols.calls import Malformed, parse
+from penstock.protocols.calls import Frame, Malformed, parse
 from penstock.protocols.documents import Kind, kind_of
 from penstock.protocols.reading import (
     ABSENT,
@@ -49,6 +49,13 @@ class Operation(Struct, eq=False):
     id: str = ""
     """On the wire; empty before it is sent."""
     state: State = State.WAITING
+    written: bool = False
+    """It may have reached the server."""
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Nobody waits for it any more, though it is on its way."""
+        return self.state is State.FORGOTTEN
 
     @property
     def may_repeat(self) -> bool:
@@ -184,10 +191,20 @@ class GraphQL:
         self._sent: dict[str, Operation] = {}
         """By id, until they are over; forgotten ones are not in it."""
         self._forgotten: dict[str, None] = {}
-        self._out = [self._init]
+        self._out = [Frame(self._init)]
         self._strays = self._malformed = 0
 
     # Out
+
+    @property
+    def is_ready(self) -> bool:
+        """Operations may be sent."""
+        return self.is_accepted
+
+    @property
+    def has_due(self) -> bool:
+        """Whether anything is `due`."""
+        return bool(self._out or (self.is_accepted and self._waiting))
 
     def add(
         self,
@@ -209,15 +226,17 @@ class GraphQL:
         self._waiting[operation] = None
         return operation
 
-    def due(self) -> list[str]:
-        """What is to be sent now, as text; it counts as written. Operations once the connection is accepted."""
+    def due(self) -> list[Frame]:
+        """What is to be sent now; it counts as written. Operations once the connection is accepted."""
         out, self._out = self._out, []
         if self.is_accepted:
             for operation in self._waiting:
                 self._last_id += 1
                 operation.id, operation.state = str(self._last_id), State.SENT
+                operation.written = True
                 self._sent[operation.id] = operation
-                out.append(f'{{"id":"{operation.id}","type":"subscribe","payload":{operation.payload}}}')
+                text = f'{{"id":"{operation.id}","type":"subscribe","payload":{operation.payload}}}'
+                out.append(Frame(text, (operation,)))
             self._waiting.clear()
         return out
 
@@ -232,7 +251,22 @@ class GraphQL:
             self._forgotten[operation.id] = None
             if len(self._forgotten) > self._max_forgotten:
                 del self._forgotten[next(iter(self._forgotten))]
-            self._out.append(f'{{"id":"{operation.id}","type":"complete"}}')
+            self._out.append(_complete(operation))
+
+    def unwritten(self, frame: Frame) -> None:
+        """Nothing of a message has reached the socket, nor will it: its operation may be sent elsewhere."""
+        for operation in frame.calls:
+            operation.written = False
+
+    def withdraw(self, frame: Frame) -> None:
+        """A message will not be sent, though the connection goes on: its operation is over, and leaves no trace."""
+        for operation in frame.calls:
+            if operation.state is State.FORGOTTEN:
+                self._forgotten.pop(operation.id, None)
+                self._out = [one for one in self._out if one != _complete(operation)]
+            elif operation.state is State.SENT:
+                del self._sent[operation.id]
+            operation.written, operation.state = False, State.DONE
 
     # In
 
@@ -260,7 +294,7 @@ class GraphQL:
                 return [Accepted(payload)]
             case "ping":
                 echo = "" if payload is None else f',"payload":{bytes(payload).decode()}'
-                self._out.append(f'{{"type":"pong"{echo}}}')
+                self._out.append(Frame(f'{{"type":"pong"{echo}}}'))
                 return []
             case "pong":
                 return []
@@ -294,7 +328,7 @@ class GraphQL:
             code: that the server closed with.
         """
         error = GraphQLClosed(code, reason) if code is not None and 4400 <= code <= 4599 else None
-        lost = [OperationLost(operation, True, error) for operation in self._sent.values()]
+        lost = [OperationLost(operation, operation.written, error) for operation in self._sent.values()]
         lost += [OperationLost(operation, False, error) for operation in self._waiting]
         for each in lost:
             each.operation.state = State.DONE
@@ -306,6 +340,10 @@ class GraphQL:
     def stats(self) -> GraphQLStats:
         """Counts until now."""
         return GraphQLStats(len(self._waiting), len(self._sent), len(self._forgotten), self._strays, self._malformed)
+
+
+def _complete(operation: Operation) -> Frame:
+    return Frame(f'{{"id":"{operation.id}","type":"complete"}}')
 
 
 def _errors(payload: Raw | None) -> GraphQLError:

@@ -13,7 +13,7 @@ from msgspec import MsgspecError, Raw, Struct
 from msgspec.json import encode
 
 from penstock.errors import RpcError, SerializationError
-from penstock.protocols.calls import Malformed
+from penstock.protocols.calls import Frame, Malformed
 from penstock.protocols.dialects import Dialect, Members, Verdict, inside, text_in
 from penstock.protocols.reading import (
     BadJson,
@@ -53,6 +53,13 @@ class Ask(Struct, eq=False):
     id: str | int | None = None
     """On the wire; None before it is sent."""
     phase: Phase = Phase.WAITING
+    written: bool = False
+    """It may have reached the server."""
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Nobody waits for it any more, though it is on its way."""
+        return self.phase is Phase.FORGOTTEN
 
 
 class Answered(Struct, frozen=True):
@@ -155,6 +162,11 @@ class IdJson:
 
     # Out
 
+    @property
+    def has_due(self) -> bool:
+        """Whether anything is `due`."""
+        return self.is_ready and bool(self._waiting)
+
     def add(self, message: Any, *, opens: bool = False, idempotent: bool = False, owner: Any = None) -> Ask:
         """Take a message, which goes out when it is `due`.
 
@@ -173,8 +185,8 @@ class IdJson:
         self._waiting[ask] = None
         return ask
 
-    def due(self) -> list[str]:
-        """What is to be sent now, as text; it counts as written. Nothing before the server has let us in."""
+    def due(self) -> list[Frame]:
+        """What is to be sent now; it counts as written. Nothing before the server has let us in."""
         if not self.is_ready:
             return []
         out = []
@@ -182,17 +194,23 @@ class IdJson:
             self._last_id += 1
             ask.id = self._dialect.make_id(self._last_id)
             ask.phase = Phase.SENT
+            ask.written = True
             self._sent[self._key(ask.id, ask.members)] = ask
-            out.append(encode(_put(ask.members, self._dialect.path, Raw(encode(ask.id)))).decode())
+            text = encode(_put(ask.members, self._dialect.path, Raw(encode(ask.id)))).decode()
+            out.append(Frame(text, (ask,)))
         self._waiting.clear()
         return out
+
+    def find(self, id: str | int) -> Ask | None:  # noqa: A002 - the protocol's word
+        """What is under way, or open, by its id on the wire; of a dialect without scopes."""
+        return self._sent.get((id,))
 
     def _key(self, id: str | int, members: Members) -> tuple[Any, ...]:  # noqa: A002 - the protocol's word
         return (id, *(bytes(members.get(name, b"")) for name in self._dialect.scope))
 
     def with_own_id(self, ask: Ask, raw: Raw) -> str:
         """A message about a call, with the id that its caller gave it, byte for byte; without one if it gave none."""
-        return encode(_put(read(read_members, raw), self._dialect.path, ask.own_id)).decode()
+        return with_id(self._dialect, raw, ask.own_id)
 
     def forget(self, ask: Ask) -> None:
         """Nobody wants a call any more: it is not sent, or what comes of it is dropped."""
@@ -204,6 +222,22 @@ class IdJson:
             self._forgotten[ask] = None
             if len(self._forgotten) > self._max_forgotten:
                 self._end(next(iter(self._forgotten)))
+
+    def close(self, ask: Ask) -> None:
+        """Nothing more can come of a call: the server has told that its subscription is over."""
+        if ask.phase in {Phase.SENT, Phase.OPEN, Phase.FORGOTTEN}:
+            self._end(ask)
+
+    def unwritten(self, frame: Frame) -> None:
+        """Nothing of a message has reached the socket, nor will it: its call may be sent elsewhere."""
+        for ask in frame.calls:
+            ask.written = False
+
+    def withdraw(self, frame: Frame) -> None:
+        """A message will not be sent, though the connection goes on: its call is over, and leaves no trace."""
+        for ask in frame.calls:
+            self.close(ask)
+            ask.written = False
 
     def _end(self, ask: Ask) -> None:
         assert ask.id is not None
@@ -297,7 +331,7 @@ class IdJson:
 
     def lost(self) -> list[AskLost]:
         """The connection is lost: what was under way, open subscriptions too, in order; all of it is over."""
-        lost = [AskLost(ask, True) for ask in self._sent.values() if ask.phase is not Phase.FORGOTTEN]
+        lost = [AskLost(ask, ask.written) for ask in self._sent.values() if ask.phase is not Phase.FORGOTTEN]
         lost += [AskLost(ask, False) for ask in self._waiting]
         for each in lost:
             each.ask.phase = Phase.DONE
@@ -305,6 +339,11 @@ class IdJson:
         self._waiting.clear()
         self._forgotten.clear()
         return lost
+
+
+def with_id(dialect: Dialect, raw: Raw, id: Raw | None) -> str:  # noqa: A002 - the protocol's word
+    """A message with another id, byte for byte; with none for None."""
+    return encode(_put(read(read_members, raw), dialect.path, id)).decode()
 
 
 def _at(members: Members, path: tuple[str, ...]) -> Raw | None:

@@ -19,6 +19,7 @@ from penstock.protocols.calls import (
     Event,
     Failed,
     Frame,
+    JsonRpcStats,
     Late,
     Lost,
     Malformed,
@@ -27,7 +28,6 @@ from penstock.protocols.calls import (
     Refused,
     Reply,
     Requested,
-    RpcStats,
     Stage,
     Unsolicited,
     error_of,
@@ -35,6 +35,7 @@ from penstock.protocols.calls import (
 from penstock.protocols.messages import OVERHEAD, Message, read_messages, text_of_method, text_of_params
 from penstock.protocols.reading import ABSENT, NULL, BadJson, as_text, read_any, without_lone_surrogates
 
+_WAITING, _SENT, _FORGOTTEN, _SETTLED = Stage  # looked up a million times
 MAX_FORGOTTEN = 10_000
 """Tombstones that a connection keeps; a reply to one that was dropped counts as unsolicited."""
 
@@ -48,7 +49,8 @@ class JsonRpc:
     """
 
     def __init__(self, batching: Batching | None = None, *, max_forgotten: int = MAX_FORGOTTEN) -> None:
-        self._batching = batching
+        self.batching = batching
+        """Whose connection it is may change, and this with it."""
         self._max_forgotten = max_forgotten
         self._last_id = 0
         self._waiting: dict[Call, None] = {}
@@ -64,6 +66,16 @@ class JsonRpc:
         self._late = self._unsolicited = self._malformed = self._missing = self._refused = 0
 
     # Out
+
+    @property
+    def is_ready(self) -> bool:
+        """Calls may be sent: nothing has to come first."""
+        return True
+
+    @property
+    def has_due(self) -> bool:
+        """Whether anything is `due`."""
+        return bool(self._waiting)
 
     def add(
         self,
@@ -106,7 +118,7 @@ class JsonRpc:
         """
         calls, self._waiting = self._waiting, {}
         together: list[Call] = []
-        batching = self._batching
+        batching = self.batching
         if batching is not None and len(calls) > 1:
             together = self._choose(calls, batching, random)
         if not together:
@@ -136,7 +148,7 @@ class JsonRpc:
         parts: list[list[Call]] = []
         room = 0
         for call in calls:
-            size = OVERHEAD + len(call.name.encode()) + len((call.params or "").encode())
+            size = OVERHEAD + _bytes_of(call.name) + _bytes_of(call.params or "")
             if not parts or size > room or len(parts[-1]) == batching.max_items:
                 parts.append([])
                 room = batching.max_bytes
@@ -163,7 +175,7 @@ class JsonRpc:
     def _text(self, call: Call) -> str:
         self._last_id = call.id = self._last_id + 1
         self._sent[call.id] = call
-        call.stage = Stage.SENT
+        call.stage = _SENT
         call.written = True
         return messages.call(call.name, call.params, call.id)
 
@@ -182,13 +194,20 @@ class JsonRpc:
         for call in frame.calls:
             call.written = False
 
+    def withdraw(self, frame: Frame) -> None:
+        """A message will not be sent, though the connection goes on: all its calls are settled, and leave no trace."""
+        for call in frame.calls:
+            if call.stage in {_SENT, _FORGOTTEN}:
+                call.written = False
+                self._settle(call)
+
     def forget(self, call: Call, *, now: float) -> None:
         """A call was cancelled or timed out: it is not sent any more, or its reply is dropped when it comes."""
-        if call.stage is Stage.WAITING:
+        if call.stage is _WAITING:
             del self._waiting[call]
-            call.stage = Stage.SETTLED
-        elif call.stage is Stage.SENT:
-            call.stage = Stage.FORGOTTEN
+            call.stage = _SETTLED
+        elif call.stage is _SENT:
+            call.stage = _FORGOTTEN
             self._measure(call, now)
             self._forgotten[call.id] = call
             if len(self._forgotten) > self._max_forgotten:
@@ -230,7 +249,7 @@ class JsonRpc:
             if array is not None:
                 touched[array] = None
         for array in touched:
-            missing = tuple(call for call in array.calls if call.stage is Stage.SENT)
+            missing = tuple(call for call in array.calls if call.stage is _SENT)
             if missing:
                 self._missing += len(missing)
                 events.append(Missing(missing))
@@ -250,7 +269,7 @@ class JsonRpc:
         return call.array
 
     def _answered(self, call: Call, message: Message, events: list[Event], now: float) -> None:
-        is_late = call.stage is Stage.FORGOTTEN
+        is_late = call.stage is _FORGOTTEN
         self._settle(call)
         error = message.failure
         if is_late:
@@ -276,8 +295,8 @@ class JsonRpc:
             events.append(Unsolicited(message.id, None if error is None else error_of(error)))
             return
         if self._untouched():
-            if self._batching is not None:
-                self._batching.refused()
+            if self.batching is not None:
+                self.batching.refused()
             self._refusals.append(error)
             self._resolve_refusals(events)
         elif len(self._sent) == 1 and not self._dropped and not self._notified:  # nothing else can be meant
@@ -304,7 +323,7 @@ class JsonRpc:
         self._refusals.clear()
 
     def _refuse(self, array: Array, error: Raw, events: list[Event]) -> None:
-        pending = [call for call in array.calls if call.stage is Stage.SENT]
+        pending = [call for call in array.calls if call.stage is _SENT]
         for call in array.calls:
             self._settle(call)
         self._refused += 1
@@ -314,32 +333,34 @@ class JsonRpc:
 
     def _settle(self, call: Call) -> None:
         del self._sent[call.id]
-        self._forgotten.pop(call.id, None)
-        call.stage = Stage.SETTLED
+        if self._forgotten:
+            self._forgotten.pop(call.id, None)
+        call.stage = _SETTLED
         if call.array is not None:
             call.array.unanswered -= 1
             if not call.array.unanswered:
                 del self._arrays[call.array]
+                call.array.calls = ()  # which have the array: a circle, too
 
     def _measure(self, call: Call, now: float) -> None:
-        if call.plan is not None and self._batching is not None:
-            self._batching.measured(call.plan, now - call.added_at)
+        if call.plan is not None and self.batching is not None:
+            self.batching.measured(call.plan, now - call.added_at)
 
     # The end
 
     def lost(self) -> list[Lost]:
         """The connection is lost: what was pending, in the order in which it was sent or added; all is settled."""
-        pending = [call for call in self._sent.values() if call.stage is Stage.SENT]
+        pending = [call for call in self._sent.values() if call.stage is _SENT]
         pending += self._waiting
         for call in pending:
-            call.stage = Stage.SETTLED
+            call.stage = _SETTLED
         for state in (self._waiting, self._sent, self._forgotten, self._arrays, self._refusals):
             state.clear()
         return [Lost(call, call.written) for call in pending]
 
-    def stats(self) -> RpcStats:
+    def stats(self) -> JsonRpcStats:
         """Counts until now."""
-        return RpcStats(
+        return JsonRpcStats(
             waiting=len(self._waiting),
             sent=len(self._sent) - len(self._forgotten),
             forgotten=len(self._forgotten),
@@ -349,3 +370,7 @@ class JsonRpc:
             missing=self._missing,
             refused=self._refused,
         )
+
+
+def _bytes_of(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

@@ -8,6 +8,7 @@ cannot tell apart.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import sha256
 from json import JSONDecoder
 from typing import Any, NoReturn
@@ -37,12 +38,12 @@ def key(method: str, params: Any = None, who: str = "") -> str | None:
         who: the `identity`.
     """
     try:
-        given = "" if params is None else canonical(params)
-        return f"{prefix(method, who)}{given}"
+        return prefix(method, who) + ("" if params is None else canonical(params))
     except ValueError:
         return None
 
 
+@lru_cache(maxsize=1024)
 def prefix(method: str, who: str = "") -> str:
     """What the keys of a method begin with.
 

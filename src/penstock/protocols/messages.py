@@ -19,7 +19,7 @@ _NO_ANSWER = Raw(b'"a reply with neither result nor error"')
 _LONGEST_ID = 18  # digits
 
 
-class Message(Struct):
+class Message(Struct, gc=False):
     """Whatever a server sends, not looked into."""
 
     id: Raw = ABSENT
@@ -32,10 +32,12 @@ class Message(Struct):
     def number(self) -> int:
         """The id, of those that this end gives away; 0 if it is none of these."""
         text = bytes(self.id)
-        if len(text) > _LONGEST_ID or not text[:1].isdigit():
+        if len(text) > _LONGEST_ID:
             return 0
         if text.isdigit():
             return int(text)
+        if not text[:1].isdigit():
+            return 0
         value = float(text)  # to JSON, 1.0 and 1 are one number
         return int(value) if value.is_integer() else 0
 
@@ -47,12 +49,14 @@ class Message(Struct):
     @property
     def has_method(self) -> bool:
         """Whether it is a request or a notification."""
-        return bytes(memoryview(self.method)[:1]) == b'"'
+        return self.method is not ABSENT and bytes(memoryview(self.method)[:1]) == b'"'
 
     @property
     def failure(self) -> Raw | None:
         """The error of a reply, which is one too if it has no result; None if it has one."""
-        if self.error is not ABSENT and bytes(memoryview(self.error)[:5]) != NULL:
+        if self.error is ABSENT:
+            return _NO_ANSWER if self.result is ABSENT else None
+        if bytes(memoryview(self.error)[:5]) != NULL:
             return self.error
         return _NO_ANSWER if self.result is ABSENT else None
 

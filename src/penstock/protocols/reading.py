@@ -43,6 +43,17 @@ def as_text(message: str | bytes) -> str:
         raise BadJson(f"not UTF-8: {exc.reason} at byte {exc.start}") from exc
 
 
+UNREADABLE = (DecodeError, UnicodeError, RecursionError)
+"""What decoding raises."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a text could not be decoded."""
+    if isinstance(error, UnicodeDecodeError | UnicodeEncodeError):
+        return f"not UTF-8: {error.reason}"
+    return "nested too deep" if isinstance(error, RecursionError) else str(error)
+
+
 def read(decode: Callable[[Any], T], text: str | bytes | Raw) -> T:
     """What ``decode`` makes of a text.
 
@@ -51,12 +62,8 @@ def read(decode: Callable[[Any], T], text: str | bytes | Raw) -> T:
     """
     try:
         return decode(text)
-    except DecodeError as exc:
-        raise BadJson(str(exc)) from exc
-    except UnicodeError as exc:
-        raise BadJson(f"not UTF-8: {exc.reason}") from exc  # type: ignore[attr-defined]
-    except RecursionError as exc:
-        raise BadJson("nested too deep") from exc
+    except UNREADABLE as exc:
+        raise BadJson(reason_of(exc)) from exc
 
 
 def is_array(text: str) -> bool:

@@ -84,23 +84,25 @@ class Subscriptions:
         method: str,
         params: Any,
         *,
-        unsubscribe: str,
+        unsubscribe: Any,
         owner: Hashable,
         key: Hashable = None,
         resumes: bool = True,
+        timeout: float | None = 10.0,
     ) -> tuple[Subscription, list[Outcome]]:
         """Take a consumer.
 
         Args:
-            unsubscribe: the method that ends it; its parameter is the server's id.
+            unsubscribe: the method that ends it, its parameter being the server's id; or whatever does.
             owner: who may unsubscribe it.
             key: what equal subscriptions share; None to share nothing.
             resumes: go on after a reconnect, with a `Gap`; else it ends with its connection.
+            timeout: seconds for the server to accept it; of consumers that share, the first one's.
         """
         feed = None if key is None else self._shared.get(key)
         outcomes: list[Outcome] = []
         if feed is None:
-            feed = Feed(key, method, params, unsubscribe, {})
+            feed = Feed(key, method, params, unsubscribe, {}, timeout=timeout)
             self._feeds[feed] = None
             if key is not None:
                 self._shared[key] = feed
@@ -146,6 +148,11 @@ class Subscriptions:
         del link.open[feed.id]
         link.closing.add(feed.id)
         return [Unsubscribe(feed.connection, feed.unsubscribe, feed.id)]
+
+    def is_used(self, connection: Connection) -> bool:
+        """Whether anything is subscribed on a connection, or was asked for."""
+        link = self._links.get(connection)
+        return link is not None and bool(link.open or link.asked)
 
     # The server
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from penstock.errors import InvalidReply, RpcError, SerializationError
 from penstock.protocols import messages
 from penstock.protocols.calls import Requested, parse
+from penstock.protocols.jsonrpc import JsonRpc
 from penstock.rpc.link import Link, logger
 from penstock.rpc.links import Links
 
@@ -25,11 +26,11 @@ class Answers:
         handler: gets method and parameters; returns the result, or raises RpcError.
     """
 
-    def __init__(self, links: Links, handler: Handler | None) -> None:
+    def __init__(self, links: Links[JsonRpc], handler: Handler | None) -> None:
         self._links, self._handler = links, handler
-        self._open: dict[Link, int] = {}
+        self._open: dict[Link[JsonRpc], int] = {}
 
-    def asked(self, link: Link, request: Requested) -> None:
+    def asked(self, link: Link[JsonRpc], request: Requested) -> None:
         """The server asks something."""
         number = self._open.get(link, 0) + 1
         if number > MAX_REQUESTS:
@@ -38,11 +39,12 @@ class Answers:
         self._open[link] = number
         self._links.spawn(self._answer(link, request))
 
-    async def _answer(self, link: Link, request: Requested) -> None:
+    async def _answer(self, link: Link[JsonRpc], request: Requested) -> None:
         try:
-            text = await self._text(request)
-            if not link.is_lost:
-                await asyncio.wait([link.put(text)])
+            with self._links.use(link):
+                text = await self._text(request)
+                if not link.is_lost:
+                    await asyncio.wait([link.put(text)])
         finally:
             self._open[link] -= 1
             if not self._open[link]:

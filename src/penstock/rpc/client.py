@@ -1,334 +1,299 @@
-"""Many callers over few connections."""
+"""What clients of all protocols have in common: many callers over few connections."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from penstock.cache.cache import MessageCache
-from penstock.errors import CallLost, CallTimeout, PerformanceError, RpcClosed, TooManyCalls
-from penstock.pool.pool import ConnectionPool
-from penstock.protocols import keys
-from penstock.protocols.batching import Batching
-from penstock.protocols.calls import Call, Event, Failed, Late, Lost, Notified, Refused, Reply, Requested, parse
-from penstock.protocols.messages import text_of_params
-from penstock.protocols.policy import CachePolicy
-from penstock.rpc.answering import Answers, Handler
-from penstock.rpc.consumer import MAX_EVENT_BYTES, MAX_EVENTS, Subscription
-from penstock.rpc.feeding import Ask, Feeds
-from penstock.rpc.link import Link, logger
+from penstock.errors import CallLost, CallTimeout, ConnectionFailed, GraphQLError, RpcClosed, RpcError, TooManyCalls
+from penstock.protocols.calls import Frame
+from penstock.rpc.deadlines import Deadlines
+from penstock.rpc.feeding import Feeds
+from penstock.rpc.identity import identity_of
+from penstock.rpc.keeping import Answer, AnswerCache, Keeping
+from penstock.rpc.link import Link, S
 from penstock.rpc.links import Links
-from penstock.rpc.sources import Pooled, Source
-from penstock.transport.base import ConnectionClosed, Headers
+from penstock.rpc.sources import Lends, Pooled, Source
+from penstock.rpc.stats import Counts, RpcStats
+from penstock.transport.base import ConnectionClosed, Data
+
+logger = logging.getLogger("penstock.rpc")
 
 MAX_CALLS = 1024
 MAX_SENDS = 3
 """Times that a call is written, if it may be: one that ends each connection that it is sent on has to end as well."""
+GREETING = 10.0
+"""Seconds for a server to let a client in."""
+
+R = TypeVar("R")
 
 
-class _NotKept(Exception):  # noqa: N818 - not raised to applications
-    """An answer that all who wait get, and that is not stored."""
+class Gone(Struct, frozen=True):
+    """A call has ended without an answer of its own."""
 
-    def __init__(self, answer: bytes) -> None:
-        self.answer = answer
+    written: bool
+    may_send_again: bool
+    error: Exception
+    """Why, if it is not sent again."""
+    by_server: bool = False
+    """It was refused together with others; else its connection was lost."""
 
 
-class Rpc:
-    """A client of a JSON-RPC 2.0 server; made for a pool's connections, or by `penstock.rpc.connect` for one.
+_LATE: Final = object()
+"""What a call is settled with that was not answered in time."""
 
-    Many may call at the same time: calls of one iteration of the event loop go out together. Of a pool it takes whole
-    connections, returns them when nothing is pending and nothing subscribed for a tenth of a second, and asks for
-    another when more than 32 calls wait on each. Close it with `close` or ``async with``.
+
+class Request(Protocol[S]):
+    """A call on its way."""
+
+    @property
+    def name(self) -> str: ...
+
+    def send(self, link: Link[S], owner: asyncio.Future[Any]) -> Any:
+        """Have it go out on a link; the future gets an `Answer` or `Gone`. What is returned can be forgotten."""
+
+    def may_keep(self, answer: Any) -> bool:
+        """Whether a cache may keep its answer."""
+
+
+class Client(ABC, Generic[S]):
+    """Calls over a pool's connections, or over one; see `penstock.Rpc`.
 
     Args:
         pool: where connections come from.
         url: of the server.
-        protocol: ``"jsonrpc"``.
+        options: of connections.
         connections: how many it takes at most.
-        idempotent: methods that may be sent again when it is not known what became of them.
-        batching: which methods go in arrays where the server is faster so; None for no arrays. Clients of one server
-            may share it.
-        cache: where answers are kept; several clients may share it.
-        policy: which answers are kept for how long, where a call does not say.
-        on_request: called with the method and parameters of what the server asks, in a task of its own; returns the
-            result, or raises `RpcError`. None tells the server that there is no such method.
-        max_calls: that wait for their answers at a time; the next is refused.
-        options: ``additional_headers``, ``subprotocols`` and ``ssl``, as for `ConnectionPool.get_connection`.
-
-    Raises:
-        ValueError: a bound is no positive number, the protocol is unknown, or there is a policy and no cache.
+        cache: where answers are kept.
+        max_calls: that wait for their answers at a time.
+        identity: what else tells who asks, beside URL, headers and subprotocol.
+        greeting: seconds for a server to let it in.
     """
+
+    SUBPROTOCOLS: ClassVar[Sequence[str]] = ()
+    IS_REUSABLE: ClassVar[bool] = True
+    """Connections may be lent to others afterwards."""
+
+    _feeds: Feeds
 
     def __init__(
         self,
-        pool: ConnectionPool | Source,
+        pool: Lends | Source,
         url: str,
+        options: Mapping[str, Any],
         *,
-        protocol: str = "jsonrpc",
         connections: int = 4,
-        idempotent: Collection[str] = (),
-        batching: Batching | None = None,
-        cache: MessageCache | None = None,
-        policy: CachePolicy | None = None,
-        on_request: Handler | None = None,
+        cache: AnswerCache | None = None,
         max_calls: int = MAX_CALLS,
-        **options: Any,
+        identity: str = "",
+        greeting: float = GREETING,
     ) -> None:
-        if protocol != "jsonrpc":
-            raise ValueError(f"protocol={protocol!r}: must be 'jsonrpc'")
-        if isinstance(idempotent, str):
-            raise ValueError(f"idempotent={idempotent!r} is one name; give a collection of methods")
         for name, value in (("connections", connections), ("max_calls", max_calls)):
             if value < 1:
                 raise ValueError(f"{name}={value!r}: must be at least 1")
-        if policy is not None and cache is None:
-            raise ValueError("policy= keeps answers in a cache; pass cache=MessageCache(...) as well")
-        self._who = _identity(url, options)
-        source: Source = Pooled(pool, url, connections, options) if isinstance(pool, ConnectionPool) else pool
-        self._links = Links(source, self, batching, lambda: self._feeds.is_used)
-        self._feeds = Feeds(self._links)
-        self._answers = Answers(self._links, on_request)
-        self._idempotent = frozenset(idempotent)
-        self._cache, self._policy = cache, CachePolicy({}) if policy is None else policy
+        options = with_subprotocols(type(self), options)
+        self._url = url
+        self._who = identity_of(url, options, identity)
+        source: Source
+        if isinstance(pool, Lends):
+            source = Pooled(pool, url, connections, options, is_reusable=self.IS_REUSABLE)
+        else:
+            source = pool
+        self._links: Links[S] = Links(source, self, greeting)
         self._max_calls = max_calls
-        self._calls: set[asyncio.Future[Any]] = set()
-        """Those that wait for an answer."""
+        self._counts = Counts()
+        self._keeping = None if cache is None else Keeping(cache, self._counts)
+        self._deadlines = Deadlines(_LATE)
         self._pending = 0
-        """And those that wait for a connection as well."""
 
     def __repr__(self) -> str:
-        return f"<Rpc {'closed' if self._links.is_closed else 'open'}, {self._pending} calls pending>"
+        return f"<{type(self).__name__} {'closed' if self._links.is_closed else 'open'}, {self._pending} calls pending>"
 
     # Calls
 
-    async def call(
-        self,
-        method: str,
-        params: Any = None,
-        *,
-        timeout: float | None = 10.0,
-        ttl: float | None = None,
-        idempotent: bool | None = None,
-    ) -> Any:
-        """The result of a call.
+    async def _limited(
+        self, name: str, timeout: float | None, work: Coroutine[Any, Any, R], left: float | None = None
+    ) -> R:
+        """Do it in time, or raise CallTimeout; ``left`` is what is left of the time, if it is not all of it."""
+        try:
+            async with asyncio.timeout(timeout if left is None else left) as deadline:
+                return await work
+        except TimeoutError as exc:
+            if timeout is None or not deadline.expired():
+                raise
+            raise self._late(name, timeout) from exc
 
-        It is sent again after its connection was lost if it certainly was not written before, or is idempotent.
-        Cancelling is safe: a call that is not written yet never is, and the answer to another is dropped.
-
-        Args:
-            params: a list or a dict of what JSON knows, or `msgspec.Raw` JSON.
-            timeout: seconds for all of it; None for no limit.
-            ttl: seconds for which the answer may be kept, in the client's cache; 0 to ask the server, None to do as
-                the policy says. Errors are never kept, and null only where the policy says so.
-            idempotent: it may be sent again though it may have been done; None to do as the client says.
-
-        Raises:
-            RpcError: the server has answered with an error.
-            CallTimeout: it was not answered in time.
-            CallLost: the connection was lost, and it was not to be sent again.
-            TooManyCalls: too many wait; it was not sent.
-            SerializationError: it is no JSON; it was not sent.
-            InvalidReply: an answer that Python cannot hold.
-            RpcClosed: the client is closed.
-            ConnectionFailed, PoolExhausted: there is no connection; likewise what `penstock.connect` raises.
-            ValueError: a ``ttl``, and no cache to keep it in.
-        """
+    def _admit(self) -> None:
         if self._links.is_closed:
             raise RpcClosed
-        kept = self._seconds(method, params, ttl)
-        again = method in self._idempotent if idempotent is None else idempotent
-        try:
-            async with asyncio.timeout(timeout) as deadline:
-                key = keys.key(method, params, self._who) if kept else None
-                if key is None:
-                    return (await self._ask(method, params, idempotent=again)).value()
-                return parse(Raw(await self._find(key, method, params, kept, idempotent=again)))
-        except TimeoutError as exc:
-            if timeout is None or not deadline.expired():
-                raise
-            raise CallTimeout(method, timeout) from exc
+        self._counts.calls += 1
 
-    async def batch(
-        self, calls: Iterable[tuple[str, Any] | str], *, timeout: float | None = 10.0
-    ) -> list[Any | PerformanceError | OSError]:
-        """The results of several calls that go out together, in order; in place of a result what its call raised.
-
-        Whether they share arrays is for ``batching`` to say. Cancelling is safe, as for `call`.
-
-        Args:
-            calls: each a method and its parameters, or a method alone.
-            timeout: seconds for each.
-        """
-        asked = [(one, None) if isinstance(one, str) else one for one in calls]
-        tasks = [self.call(method, params, timeout=timeout) for method, params in asked]
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, PerformanceError | OSError):
-                raise result
-        return results
-
-    async def notify(self, method: str, params: Any = None, *, timeout: float | None = 10.0) -> None:
-        """Send what is not answered; returns when it is accepted for sending. Cancelling it may be too late.
-
-        Raises:
-            CallTimeout, CallLost, SerializationError, RpcClosed, ConnectionFailed, PoolExhausted: as `call`.
-        """
-        try:
-            async with asyncio.timeout(timeout) as deadline:
-                link = await self._links.pick()
-                with _Use(self._links, link):
-                    done = link.notify(method, params)
-                    await asyncio.wait([done])
-        except TimeoutError as exc:
-            if timeout is None or not deadline.expired():
-                raise
-            raise CallTimeout(method, timeout) from exc
-        if done.cancelled():
-            raise CallLost(method, False)
-        done.result()
-
-    def _seconds(self, method: str, params: Any, ttl: float | None) -> float:
-        if ttl is None:
-            return self._policy.ttl(method, params) if self._cache is not None else 0.0
-        if ttl and self._cache is None:
+    def _check_ttl(self, ttl: float | None) -> None:
+        if ttl and self._keeping is None:
             raise ValueError(
                 f"ttl={ttl!r}: there is no cache to keep it in; pass cache=MessageCache(...) to the client"
             )
-        return ttl
 
-    async def _find(self, key: str, method: str, params: Any, ttl: float, *, idempotent: bool) -> bytes:
-        """The answer as JSON, from the cache or of one call for all who ask for it, whatever becomes of any of them."""
-        assert self._cache is not None
-        load = partial(self._load, method, params, idempotent=idempotent)
-        try:
-            return await self._cache.get_or_load(key, load, ttl)
-        except _NotKept as exc:
-            return exc.answer
+    def _find(self, key: str) -> bytes | None:
+        """The answer as JSON, if the cache has it."""
+        assert self._keeping is not None
+        found = self._keeping.find(key)
+        if found is not None:
+            self._counts.cached += 1
+        return found
 
-    async def _load(self, method: str, params: Any, *, idempotent: bool) -> bytes:
-        reply = await self._ask(method, params, idempotent=idempotent)
-        answer = bytes(reply.raw)
-        if not self._policy.may_keep(reply):
-            raise _NotKept(answer)
-        return answer
+    async def _load(self, key: str, request: Request[S], ttl: float, timeout: float | None) -> bytes:
+        """The answer as JSON, in time: of one call for all who ask for it."""
+        assert self._keeping is not None
+        work = self._keeping.load(key, ttl, partial(self._ask, request, None), request.may_keep)
+        return await self._limited(request.name, timeout, work)
 
-    async def _ask(self, method: str, params: Any, *, idempotent: bool) -> Reply:
+    async def _ask(self, request: Request[S], timeout: float | None) -> Answer:
+        """The server's answer in time; raises what it has answered with, or why it has not."""
+        counts, links, deadlines = self._counts, self._links, self._deadlines
         if self._pending >= self._max_calls:
+            counts.refused += 1
+            counts.calls -= 1
             raise TooManyCalls(self._pending, self._max_calls)
         self._pending += 1
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        now, left, sends = began, timeout, 0
         try:
-            return await self._ask_until_answered(Call(method, "", None, idempotent), params)
+            while True:
+                link = links.ready()
+                if link is None:
+                    link = await self._limited(request.name, timeout, links.pick(), left)
+                    now = loop.time()
+                    left = None if timeout is None else timeout - (now - began)
+                settled: asyncio.Future[Any] = loop.create_future()
+                deadlines.add(settled, left, now)
+                link.users += 1
+                link.uses += 1
+                try:
+                    call = request.send(link, settled)
+                    outcome = await settled
+                except asyncio.CancelledError:
+                    self._forget(link, call)
+                    raise
+                finally:
+                    deadlines.remove(settled, left)
+                    link.users -= 1
+                    if not link.users:
+                        links.unused(link)
+                if outcome is _LATE:
+                    self._forget(link, call)
+                    raise self._late(request.name, timeout)
+                if not isinstance(outcome, Gone):
+                    counts.took(loop.time() - began)
+                    return outcome  # type: ignore[no-any-return]
+                sends += outcome.written
+                self._check_again(outcome, sends)
+                now = loop.time()
+                left = None if timeout is None else timeout - (now - began)
+        except (RpcError, GraphQLError):
+            counts.errors += 1
+            counts.took(loop.time() - began)
+            raise
         finally:
             self._pending -= 1
 
-    async def _ask_until_answered(self, call: Call, params: Any) -> Reply:
-        """Send a call, and again for as long as that may be done."""
-        sends = 0
-        while True:
-            link = await self._links.pick()
-            with _Use(self._links, link):
-                call, event = await self._send(link, call, params, is_new=not call.name)
-            if isinstance(event, Reply):
-                return event
-            if isinstance(event, Failed):
-                raise event.error
-            sends += call.written
-            if isinstance(event, Refused):
-                if call in event.failed or sends >= MAX_SENDS:
-                    raise event.error
-            elif self._links.is_closed:
-                raise RpcClosed
-            elif not event.lost.may_send_again or sends >= MAX_SENDS:
-                closed = event.exc
-                rcvd, sent = (None, None) if closed is None else (closed.rcvd, closed.sent)
-                raise CallLost(call.method, event.lost.written, rcvd, sent) from closed
+    def _late(self, name: str, timeout: float | None) -> CallTimeout:
+        assert timeout is not None
+        self._counts.timeouts += 1
+        return CallTimeout(name, timeout)
 
-    async def _send(self, link: Link, call: Call, params: Any, *, is_new: bool) -> tuple[Call, _Settled]:
-        """Send a call on a link; what becomes of it there."""
-        settled: asyncio.Future[_Settled] = asyncio.get_running_loop().create_future()
-        if is_new:
-            call = link.add(call.method, params, settled, idempotent=call.idempotent)
-        else:
-            call = link.add_again(call, settled)
-        try:
-            return call, await settled
-        except asyncio.CancelledError:
-            link.forget(call)
-            raise
-
-    # Subscriptions
-
-    def subscribe(
-        self,
-        method: str,
-        params: Any = None,
-        *,
-        unsubscribe: str | None = None,
-        resume: bool = True,
-        max_events: int = MAX_EVENTS,
-        max_event_bytes: int = MAX_EVENT_BYTES,
-    ) -> Subscription:
-        """The events of a subscription, to be iterated over; it is made when the iteration begins.
-
-        Args:
-            unsubscribe: the method that ends it; by default ``method`` with "unsubscribe" for "subscribe".
-            resume: after a reconnect subscribe again, and tell of it with a `Gap`; else it ends with `CallLost`.
-            max_events: that wait to be taken; at the next it ends with `ConsumerTooSlow`.
-            max_event_bytes: the same, of all that wait. One event may be longer.
-
-        Raises:
-            SerializationError: the parameters are no JSON.
-            ValueError: a bound is not positive, or there is no telling what ends it.
-        """
-        if unsubscribe is None:
-            unsubscribe = method.replace("subscribe", "unsubscribe")
-            if unsubscribe == method:
-                raise ValueError(f"pass unsubscribe=, the method that ends what {method} begins")
-        for name, value in (("max_events", max_events), ("max_event_bytes", max_event_bytes)):
-            if value < 1:
-                raise ValueError(f"{name}={value!r}: must be at least 1")
-        text = text_of_params(method, params)
-        given = None if text is None else Raw(text.encode())
-        begin = partial(self._feeds.begin, method=method, params=given, unsubscribe=unsubscribe, resume=resume)
-        return Subscription(method, begin, self._feeds.end, max_events, max_event_bytes)
+    def _check_again(self, gone: Gone, sends: int) -> None:
+        """Return if a call may be sent again; else raise why it is over."""
+        if self._links.is_closed and not gone.by_server:
+            raise RpcClosed
+        if not gone.may_send_again or sends >= MAX_SENDS:
+            self._counts.lost += not gone.by_server
+            raise gone.error
+        self._counts.retried += 1
 
     # What happens on links; penstock's own
 
-    def received(self, link: Link, event: Event) -> None:
-        """A link tells what the server says."""
-        match event:
-            case Reply(call) | Failed(call) | Late(call):
-                if isinstance(call.owner, asyncio.Future):
-                    _settle(call, event)
-                else:
-                    self._feeds.answered(link, call, event)
-            case Refused():
-                for call in (*event.again, *event.failed):
-                    _settle(call, event)
-            case Notified():
-                self._feeds.notified(link, event)
-            case Requested():
-                self._answers.asked(link, event)
-            case _:  # counted by the protocol, and nobody's
-                logger.debug("the server sent %r", event)
+    @abstractmethod
+    def speak(self, known: Any) -> S:
+        """The protocol's state for a connection; ``known`` is what it had when it was used before, if it was."""
 
-    def lost(self, link: Link, calls: Sequence[Lost], exc: ConnectionClosed | None) -> None:
+    @abstractmethod
+    def due(self, link: Link[S]) -> Sequence[Frame]:
+        """What is to be sent now."""
+
+    @abstractmethod
+    def take(self, link: Link[S], message: Data) -> None:
+        """What the server says."""
+
+    @abstractmethod
+    def _forget(self, link: Link[S], call: Any) -> None:
+        """Nobody wants the answer to a call any more."""
+
+    @abstractmethod
+    def _lost(self, link: Link[S], exc: ConnectionClosed | None) -> Exception:
+        """Tell whose calls are gone with a link; why calls were never possible on it, if they were not."""
+
+    def needs(self, link: Link[S]) -> bool:
+        """Whether a link is to be kept though nobody waits for an answer."""
+        return self._feeds.is_on(link)
+
+    def leave(self, link: Link[S]) -> None:
+        """A link is no longer fit: subscriptions move to another."""
+        self._feeds.lost(link, CallLost("a subscription", True))
+
+    def unsent(self, link: Link[S], call: Any, exc: Exception) -> None:
+        """A call could not be sent, and is over."""
+        if not isinstance(call.owner, asyncio.Future):
+            self._feeds.unsent(link, call, exc)
+        elif not call.owner.done():
+            call.owner.set_exception(exc)
+
+    def lost(self, link: Link[S], exc: ConnectionClosed | None) -> None:
         """A link has ended."""
-        self._links.drop(link)
-        for lost in calls:
-            if isinstance(lost.call.owner, asyncio.Future):
-                _settle(lost.call, _LostWith(lost, exc))
-            elif isinstance(lost.call.owner, Ask):
-                lost.call.owner.tell()
-        rcvd, sent = (None, None) if exc is None else (exc.rcvd, exc.sent)
-        self._feeds.lost(link, CallLost("a subscription", True, rcvd, sent))
+        self._links.lost(link)
+        link.refuse(self._lost(link, exc))
+        self._feeds.lost(link, lost_with("a subscription", True, exc))
 
-    # The end
+    def _settle(self, owner: object, outcome: Answer | Gone) -> None:
+        if isinstance(owner, asyncio.Future) and not owner.done():
+            owner.set_result(outcome)
+
+    def _fail(self, owner: object, error: Exception) -> None:
+        if isinstance(owner, asyncio.Future) and not owner.done():
+            owner.set_exception(error)
+
+    def _tell(self, callback: Callable[..., object] | None, *args: Any) -> None:
+        """The server has sent something by itself."""
+        self._counts.notifications += 1
+        if callback is not None:
+            try:
+                callback(*args)
+            except Exception:
+                logger.exception("the callback for the server's messages failed")
+
+    # What it is, and its end
+
+    @property
+    def url(self) -> str:
+        """Of the server."""
+        return self._url
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        return self._links.is_closed
+
+    def stats(self) -> RpcStats:
+        """What it has, and has done so far."""
+        return self._counts.snapshot(len(self._links), self._links.opened, self._pending, self._feeds.stats())
 
     async def open(self) -> Self:
         """Have a connection, which calls would else wait for.
@@ -346,7 +311,10 @@ class Rpc:
         Cancelling ends the waiting, not the closing. Calling it again waits as well.
         """
         self._feeds.close()
-        await self._links.close()
+        try:
+            await self._links.close()
+        finally:
+            self._deadlines.stop()
 
     async def __aenter__(self) -> Self:
         return self
@@ -357,39 +325,24 @@ class Rpc:
         await self.close()
 
 
-class _LostWith(Struct, frozen=True):
-    """A call was lost, and what ended the connection."""
-
-    lost: Lost
-    exc: ConnectionClosed | None
-
-
-_Settled: TypeAlias = Reply | Failed | Refused | _LostWith
+def lost_with(name: str, written: bool, exc: ConnectionClosed | None) -> CallLost:
+    """That something ended with its connection, and how that was closed."""
+    rcvd, sent = (None, None) if exc is None else (exc.rcvd, exc.sent)
+    error = CallLost(name, written, rcvd, sent)
+    error.__cause__ = exc
+    return error
 
 
-class _Use:
-    """Somebody waits on a link."""
-
-    def __init__(self, links: Links, link: Link) -> None:
-        self._links, self._link = links, link
-
-    def __enter__(self) -> None:
-        self._link.users += 1
-        self._link.uses += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._link.users -= 1
-        if not self._link.users:
-            self._links.unused(self._link)
+def shut_out(url: str, exc: ConnectionClosed | None) -> ConnectionFailed:
+    """That a server hung up before it let the client in."""
+    error = ConnectionFailed(url, f"closed before calls could be sent: {exc or 'given up'}")
+    error.__cause__ = exc
+    return error
 
 
-def _settle(call: Call, event: _Settled | Late) -> None:
-    future = call.owner
-    if not future.done():
-        future.set_result(event)
-
-
-def _identity(url: str, options: dict[str, Any]) -> str:
-    """Who asks; answers are shared by equal ones."""
-    headers = Headers(options.get("additional_headers") or ()).raw_items()
-    return keys.identity(url, ",".join(options.get("subprotocols") or ()), headers)
+def with_subprotocols(client: type[Client[Any]], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a connection on which a protocol is spoken."""
+    given = dict(options)
+    if client.SUBPROTOCOLS:
+        given.setdefault("subprotocols", list(client.SUBPROTOCOLS))
+    return given

@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
+from weakref import ref
 
 from msgspec import Raw, Struct
 
-from penstock.errors import ConsumerTooSlow
+from penstock.errors import CallTimeout, ConsumerTooSlow
 from penstock.protocols import feeds
 from penstock.protocols.calls import parse
 
@@ -57,8 +58,15 @@ class Subscription:
         end: Callable[[feeds.Subscription], None],
         max_events: int,
         max_event_bytes: int,
+        timeout: float | None = None,
+        read: Callable[[Raw], Any] = parse,
     ) -> None:
+        for name, value in (("max_events", max_events), ("max_event_bytes", max_event_bytes)):
+            if value < 1:
+                raise ValueError(f"{name}={value!r}: must be at least 1")
         self.method = method
+        self._timeout, self._read = timeout, read
+        self._timer: asyncio.TimerHandle | None = None
         self._begin, self._end = begin, end
         self._max_events, self._max_bytes = max_events, max_event_bytes
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -79,6 +87,7 @@ class Subscription:
     def confirm(self) -> None:
         """The server has accepted it."""
         self._is_confirmed = True
+        self._wait_no_more()
         self._news.set()
 
     def put(self, event: Raw | Gap) -> ConsumerTooSlow | None:
@@ -95,7 +104,13 @@ class Subscription:
         """No more events come."""
         if not self._has_ended:
             self._has_ended, self._error = True, error
+            self._wait_no_more()
             self._news.set()
+
+    def _wait_no_more(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     # For whom
 
@@ -108,7 +123,7 @@ class Subscription:
         if isinstance(event, Gap):
             return event
         self._bytes -= len(memoryview(event))
-        return parse(event)
+        return self._read(event)
 
     def __aiter__(self) -> Self:
         return self
@@ -140,13 +155,23 @@ class Subscription:
 
     def __del__(self) -> None:
         loop = self._loop
-        if loop is not None and not self._has_ended and not loop.is_closed():
+        if loop is None or loop.is_closed():
+            return
+        self._wait_no_more()
+        if not self._has_ended:
             loop.call_soon_threadsafe(self._end, self._known)
 
     def _start(self) -> None:
         if self._loop is None and not self._has_ended:
             self._loop = asyncio.get_running_loop()
             self._known = self._begin(self)
+            if self._timeout is not None and not self._is_confirmed and not self._has_ended:
+                self._timer = self._loop.call_later(self._timeout, _give_up, ref(self), self._timeout)
+
+    def give_up(self, timeout: float) -> None:
+        """The server has not accepted it in time."""
+        self.finish(CallTimeout(self.method, timeout))
+        self._end(self._known)
 
     def _raise_end(self, otherwise: Exception) -> None:
         if self._has_ended:
@@ -155,3 +180,9 @@ class Subscription:
     async def _wait(self) -> None:
         self._news.clear()
         await self._news.wait()
+
+
+def _give_up(subscription: ref[Subscription], timeout: float) -> None:
+    known = subscription()
+    if known is not None:
+        known.give_up(timeout)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from typing import Any
 from weakref import WeakValueDictionary
 
 from msgspec import Raw
 
-from penstock.errors import CallTimeout, CertificateRefused, ConnectionDenied, InvalidReply, RpcClosed
-from penstock.protocols.calls import Call, Failed, Late, Notified, Reply, parse
+from penstock.errors import CallTimeout, CertificateRefused, ConnectionDenied, RpcClosed
 from penstock.protocols.feeds import (
     Confirmed,
     Delivered,
@@ -21,17 +23,18 @@ from penstock.protocols.feeds import (
     Outcome,
     Subscribe,
     Subscription,
+    SubscriptionStats,
     Unsubscribe,
 )
-from penstock.protocols.messages import result_of_event, subscription_of
 from penstock.protocols.subscriptions import Subscriptions
 from penstock.rpc import consumer
 from penstock.rpc.link import Link
 from penstock.rpc.links import Links
-from penstock.rpc.sources import quick
+from penstock.rpc.pacing import quick
+from penstock.rpc.stats import Counts
 
 TIMEOUT = 10.0
-"""Seconds for a server to answer a subscribe call, and for a connection to be had."""
+"""Seconds for a server to accept a subscription; and to confirm its end, where nobody waits."""
 APART = 0.1
 """Seconds within which subscriptions are made again, so that a server is not asked for all at once."""
 
@@ -55,29 +58,40 @@ class Unask:
         self.id = id
 
 
-class Feeds:
-    """All of one client."""
+class Feeds(ABC):
+    """All of one client; each protocol has its own way to begin and to end one."""
 
-    def __init__(self, links: Links) -> None:
-        self._links = links
+    def __init__(self, links: Links[Any], counts: Counts) -> None:
+        self._links, self._counts = links, counts
         self._subs = Subscriptions()
         self._consumers: WeakValueDictionary[Id, consumer.Subscription] = WeakValueDictionary()
 
-    @property
-    def is_used(self) -> bool:
-        """Whether there is any subscription."""
-        return self._subs.stats().subscriptions > 0
+    def is_on(self, link: Link[Any]) -> bool:
+        """Whether anything is subscribed on a link."""
+        return self._subs.is_used(link)
+
+    def stats(self) -> SubscriptionStats:
+        """Counts until now."""
+        return self._subs.stats()
 
     # For consumers
 
     def begin(
-        self, taker: consumer.Subscription, method: str, params: Raw | None, unsubscribe: str, *, resume: bool
+        self,
+        taker: consumer.Subscription,
+        method: str,
+        params: Any,
+        unsubscribe: Any,
+        *,
+        resume: bool,
+        key: Hashable,
+        timeout: float | None,
     ) -> Subscription:
         """Subscribe; the consumer is told of everything, for as long as somebody holds it."""
         if self._links.is_closed:
             raise RpcClosed
         subscription, outcomes = self._subs.subscribe(
-            method, params, unsubscribe=unsubscribe, owner=None, resumes=resume
+            method, params, unsubscribe=unsubscribe, owner=None, key=key, resumes=resume, timeout=timeout
         )
         self._consumers[subscription.id] = taker
         self._apply(outcomes)
@@ -102,7 +116,7 @@ class Feeds:
                 case Unsubscribe(link, method, id):
                     assert isinstance(link, Link)
                     if not link.is_lost:
-                        link.add(method, [id], Unask(id), alone=True)
+                        self._unask(link, method, id)
                 case _:
                     self._tell(outcome)
 
@@ -122,10 +136,13 @@ class Feeds:
 
     def _put(self, taker: consumer.Subscription, subscription: Subscription, event: Raw | consumer.Gap) -> None:
         error = taker.put(event)
-        if error is not None:
-            del self._consumers[subscription.id]
-            taker.finish(error)
-            self.end(subscription)
+        if error is None:
+            self._counts.events += not isinstance(event, consumer.Gap)
+            return
+        self._counts.too_slow += 1
+        del self._consumers[subscription.id]
+        taker.finish(error)
+        self.end(subscription)
 
     # The server
 
@@ -136,7 +153,7 @@ class Feeds:
             await asyncio.sleep(random.random() * APART)  # noqa: S311 - no secret
         while feed.stage is FeedStage.UNASKED:
             try:
-                async with asyncio.timeout(TIMEOUT):
+                async with asyncio.timeout(feed.timeout):
                     link = await self._links.pick()
             except RpcClosed:
                 return
@@ -146,47 +163,53 @@ class Feeds:
                 else:
                     self._apply(self._subs.refused(feed, None, exc))
             else:
-                await self._ask(feed, link)
+                if feed.stage is FeedStage.UNASKED:  # somebody wants it still
+                    await self._ask(link, feed)
                 return  # whether it is to be asked for once more is told by what became of this
 
-    async def _ask(self, feed: Feed, link: Link) -> None:
+    async def _ask(self, link: Link[Any], feed: Feed) -> None:
+        """Ask for a feed, and wait until the server has answered."""
         ask = Ask(feed, asyncio.get_running_loop().create_future())
-        call = link.add(feed.method, feed.params, ask, alone=True)
-        self._subs.asked(feed, link)  # before any reply can come
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                await ask.done
-        except TimeoutError:
-            link.forget(call)
-            self._apply(self._subs.refused(feed, link, CallTimeout(feed.method, TIMEOUT)))
+        with self._links.use(link):
+            call = self._call(link, feed, ask)
+            self._subs.asked(feed, link)  # before any reply can come
+            try:
+                async with asyncio.timeout(feed.timeout):
+                    await ask.done
+            except TimeoutError:
+                self._forget(link, call)
+                self._apply(self._subs.refused(feed, link, CallTimeout(feed.method, feed.timeout or 0.0)))
 
-    def answered(self, link: Link, call: Call, event: Reply | Failed | Late) -> None:
-        """A subscribe or unsubscribe call is answered."""
-        if isinstance(call.owner, Unask):
-            self._subs.closed(link, call.owner.id)
-        elif isinstance(call.owner, Ask):
-            self._apply(self._opened(link, call.owner.feed, event))
+    def _unask(self, link: Link[Any], method: Any, id: Id) -> None:  # noqa: A002 - the protocol's word
+        """Have the server end a feed."""
+        call = self._uncall(link, method, id)
+        if call is not None:
+            asyncio.get_running_loop().call_later(TIMEOUT, self._forget, link, call)
+
+    def unsent(self, link: Link[Any], call: Any, exc: Exception) -> None:
+        """A call could not be sent."""
+        if isinstance(call.owner, Ask):
+            self._apply(self._subs.refused(call.owner.feed, link, exc))
             call.owner.tell()
 
-    def _opened(self, link: Link, feed: Feed, event: Reply | Failed | Late) -> list[Outcome]:
-        if isinstance(event, Failed):
-            return self._subs.refused(feed, link, event.error)
-        if event.raw is None:
-            return []
-        try:
-            id = parse(event.raw)  # noqa: A001 - the protocol's word
-        except InvalidReply as exc:
-            return self._subs.refused(feed, link, exc)
-        if isinstance(id, str | int) and not isinstance(id, bool):
-            return self._subs.opened(feed, link, id)
-        return self._subs.refused(feed, link, InvalidReply(f"{id!r} is no id of a subscription"))
+    def received(self, link: Link[Any], id: Id, payload: Raw) -> None:  # noqa: A002 - the protocol's word
+        """An event."""
+        self._apply(self._subs.received(link, id, payload))
 
-    def notified(self, link: Link, event: Notified) -> None:
-        """The server tells something; events of subscriptions go to their consumers."""
-        id = subscription_of(event.params)  # noqa: A001 - the protocol's word
-        if id is not None and event.params is not None:
-            self._apply(self._subs.received(link, id, result_of_event(event.params)))
-
-    def lost(self, link: Link, error: Exception) -> None:
+    def lost(self, link: Link[Any], error: Exception) -> None:
         """A link is lost, and with it what was subscribed on it."""
         self._apply(self._subs.lost(link, error))
+
+    # How a protocol does it
+
+    @abstractmethod
+    def _call(self, link: Link[Any], feed: Feed, ask: Ask) -> Any:
+        """Send the call that asks for a feed, with `ask` as its owner."""
+
+    @abstractmethod
+    def _uncall(self, link: Link[Any], method: Any, id: Id) -> Any:  # noqa: A002 - the protocol's word
+        """Send the call that ends a feed, with an `Unask` as its owner; None if no answer comes."""
+
+    @abstractmethod
+    def _forget(self, link: Link[Any], call: Any) -> None:
+        """Nobody waits for the answer to a call any more."""

@@ -1,17 +1,15 @@
-"""One connection that speaks JSON-RPC: a task that reads, a task that writes."""
+"""One connection that carries calls: a task that reads, a task that writes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random as chance
 from collections import deque
 from collections.abc import Awaitable, Sequence
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from penstock.errors import PerformanceError
-from penstock.protocols.calls import Call, Event, Frame, Lost
-from penstock.protocols.jsonrpc import JsonRpc
+from penstock.protocols.calls import Frame
 from penstock.transport.base import ConnectionClosed, Data
 
 logger = logging.getLogger("penstock.rpc")
@@ -28,12 +26,41 @@ class Wire(Protocol):
     def fail(self, code: int, reason: str) -> None: ...
 
 
-class Owner(Protocol):
-    """Who gets to know what happens on a link."""
+class Speaker(Protocol):
+    """A protocol's state on one connection, as far as links have to do with it."""
 
-    def received(self, link: Link, event: Event) -> None: ...
-    def lost(self, link: Link, calls: Sequence[Lost], exc: ConnectionClosed | None) -> None:
-        """It ends, with so many calls pending; ``exc`` is None if it was stopped."""
+    @property
+    def is_ready(self) -> bool:
+        """Calls may be sent."""
+
+    @property
+    def has_due(self) -> bool:
+        """Something is to be sent."""
+
+    def unwritten(self, frame: Frame) -> None:
+        """It was not sent, and the connection is lost."""
+
+    def withdraw(self, frame: Frame) -> None:
+        """It was not sent, and the connection goes on."""
+
+
+S = TypeVar("S", bound=Speaker)
+
+
+class Owner(Protocol[S]):
+    """Whose link it is, and who speaks its protocol."""
+
+    def due(self, link: Link[S]) -> Sequence[Frame]:
+        """What is to be sent now."""
+
+    def take(self, link: Link[S], message: Data) -> None:
+        """What the server says."""
+
+    def unsent(self, link: Link[S], call: Any, exc: Exception) -> None:
+        """A call could not be sent, and is over."""
+
+    def lost(self, link: Link[S], exc: ConnectionClosed | None) -> None:
+        """It ends, with whatever is pending; ``exc`` is None if it was stopped."""
 
 
 class _Note:
@@ -43,56 +70,59 @@ class _Note:
         self.text, self.done = text, done
 
 
-class Link:
+class Link(Generic[S]):
     """An open connection.
 
     Args:
         rpc: what is known of the connection from before.
         owner: told of everything, synchronously and in order.
+        opened_at: on the event loop's clock; None for now.
     """
 
-    def __init__(self, wire: Wire, rpc: JsonRpc, owner: Owner) -> None:
+    def __init__(self, wire: Wire, rpc: S, owner: Owner[S], opened_at: float | None = None) -> None:
         self.wire, self.rpc = wire, rpc
         self._owner = owner
+        self._loop = loop = asyncio.get_running_loop()
+        self.opened_at = loop.time() if opened_at is None else opened_at
         self.users = 0
         """Who waits for an answer here."""
         self.uses = 0
         """How many ever did."""
         self.is_lost = False
-        self._loop = loop = asyncio.get_running_loop()
+        self.was_fit = False
+        """It was found fit for calls since the last were sent: looking takes longer than all else that a call needs."""
+        self._ready: asyncio.Future[None] = loop.create_future()
         self._outgoing: deque[Frame | _Note] = deque()
         """To be sent, in this order; the first is being sent."""
         self._due = asyncio.Event()
         self._writer = loop.create_task(self._write())
         self._reader = loop.create_task(self._read())
 
+    @property
+    def now(self) -> float:
+        """Seconds, on the event loop's clock."""
+        return self._loop.time()
+
+    async def wait_ready(self) -> None:
+        """Return when calls may be sent. Raises what `refuse` was told."""
+        if not self.rpc.is_ready or self.is_lost:
+            await self._ready
+
+    def refuse(self, error: Exception) -> None:
+        """Calls will never be sent; unless they may be already."""
+        if not self._ready.done():
+            self._ready.set_exception(error)
+            self._ready.exception()  # perhaps nobody waits
+
     # Out
 
-    def add(self, method: str, params: Any, owner: object, *, idempotent: bool = False, alone: bool = False) -> Call:
-        """A call, which goes out with all others of this iteration of the event loop."""
-        now = self._loop.time()
-        call = self.rpc.add(method, params, now=now, idempotent=idempotent, alone=alone, owner=owner)
+    def wake(self) -> None:
+        """Something is due; it goes out with all else of this iteration of the event loop."""
         self._due.set()
-        return call
-
-    def add_again(self, call: Call, owner: object) -> Call:
-        """A call that may be sent again."""
-        again = self.rpc.add_again(call, now=self._loop.time())
-        again.owner = owner
-        self._due.set()
-        return again
-
-    def forget(self, call: Call) -> None:
-        """Nobody wants the answer any more."""
-        self.rpc.forget(call, now=self._loop.time())
-
-    def notify(self, method: str, params: Any) -> asyncio.Future[None]:
-        """Send a notification behind all calls; done when it is accepted for sending, cancelled if it never will be."""
-        return self.put(self.rpc.notify(method, params))
 
     def put(self, text: str) -> asyncio.Future[None]:
-        """Send a text behind all calls; the result is as for `notify`."""
-        self._outgoing.extend(self.rpc.due(chance.random))
+        """Send a text behind all calls; done when it is accepted for sending, cancelled if it never will be."""
+        self._outgoing.extend(self._owner.due(self))
         done: asyncio.Future[None] = self._loop.create_future()
         self._outgoing.append(_Note(text, done))
         self._due.set()
@@ -102,12 +132,16 @@ class Link:
         outgoing = self._outgoing
         while True:
             if not outgoing:
-                outgoing.extend(self.rpc.due(chance.random))
+                self.was_fit = False
+                outgoing.extend(self._owner.due(self))
             if not outgoing:
                 self._due.clear()
                 await self._due.wait()
                 continue
             item = outgoing[0]
+            if isinstance(item, Frame) and _is_unwanted(item):  # it waited behind others
+                self.rpc.withdraw(outgoing.popleft())  # type: ignore[arg-type]
+                continue
             try:
                 await self.wire.send(item.text)
             except ConnectionClosed:
@@ -121,13 +155,12 @@ class Link:
                 item.done.set_result(None)
 
     def _fail(self, item: Frame | _Note, exc: Exception) -> None:
-        waiting = [item.done] if isinstance(item, _Note) else [call.owner for call in item.calls]
         if isinstance(item, Frame):
+            self.rpc.withdraw(item)
             for call in item.calls:
-                self.forget(call)
-        for owner in waiting:
-            if isinstance(owner, asyncio.Future) and not owner.done():
-                owner.set_exception(exc)
+                self._owner.unsent(self, call, exc)
+        elif not item.done.done():
+            item.done.set_exception(exc)
 
     # In
 
@@ -135,10 +168,12 @@ class Link:
         try:
             while True:
                 messages = await self.wire.recv_many(MOST)
-                now = self._loop.time()
                 for message in messages:
-                    for event in self.rpc.receive(message, now=now):
-                        self._owner.received(self, event)
+                    self._owner.take(self, message)
+                if self.rpc.has_due:
+                    self._due.set()
+                if self.rpc.is_ready and not self._ready.done():
+                    self._ready.set_result(None)
                 if len(messages) == MOST:
                     await asyncio.sleep(0)  # those who are told have to have their turn
         except ConnectionClosed as exc:
@@ -168,4 +203,9 @@ class Link:
             else:
                 item.done.cancel()
         self._outgoing.clear()
-        self._owner.lost(self, self.rpc.lost(), exc)
+        self._owner.lost(self, exc)
+
+
+def _is_unwanted(frame: Frame) -> bool:
+    calls = frame.calls
+    return bool(calls) and calls[0].is_forgotten and all(call.is_forgotten for call in calls)

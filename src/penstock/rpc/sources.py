@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 from weakref import WeakKeyDictionary
 
-from penstock.backoff import backoff
 from penstock.connection.connect import connect as open_connection
 from penstock.connection.connection import Connection
-from penstock.pool.lease import SharedConnection
-from penstock.pool.pool import ConnectionPool
-from penstock.protocols.batching import Batching
+from penstock.errors import GraphQLClosed
+from penstock.pool.config import ConnectionPoolConfig
+from penstock.pool.lease import PooledConnection, SharedConnection
 from penstock.protocols.jsonrpc import JsonRpc
-from penstock.rpc.link import Link, Owner
+from penstock.rpc.link import Link
+from penstock.rpc.pacing import Pace, quick
 from penstock.transport.base import State, is_transient
 
 REST = 0.1
 """Seconds without calls after which a pooled connection is returned."""
+LONG_REST = 30.0
+"""The same, of one that is of use to nobody else."""
 
-
-def quick() -> Iterator[float]:
-    """Delays between attempts to connect again: soon at first, because callers wait."""
-    return backoff(random.random, initial=0.2, minimum=0.2, maximum=30.0)
+_spoken: WeakKeyDictionary[Connection, Any] = WeakKeyDictionary()
+"""What was said on pooled connections, which are lent again, to other clients too: no id is ever used twice on one."""
 
 
 class Source(Protocol):
     """Opens links, and ends them."""
+
+    pace: Pace
 
     @property
     def most(self) -> int:
@@ -38,13 +38,16 @@ class Source(Protocol):
     def rest(self) -> float | None:
         """Seconds without calls after which one is ended; None for never."""
 
-    async def open(self, owner: Owner, batching: Batching | None) -> Link:
+    async def open(self, owner: Any) -> Link[Any]:
         """A link over a connection that nobody else uses; raises as `penstock.connect` or the pool."""
 
-    def is_fit(self, link: Link) -> bool:
+    def delay_after(self, exc: Exception) -> float:
+        """Seconds to wait after an attempt that failed, not being the first; raises what callers are to be told."""
+
+    def is_fit(self, link: Link[Any]) -> bool:
         """Whether a link may be given more calls."""
 
-    async def end(self, link: Link) -> None:
+    async def end(self, link: Link[Any]) -> None:
         """Be done with a link."""
 
 
@@ -59,31 +62,29 @@ class Single:
     rest: float | None = None
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
-        self._delays: Callable[[], Iterator[float]] = options.pop("reconnect_delays", quick)
+        delays: Callable[[], Iterator[float]] = options.pop("reconnect_delays", quick)
+        self.pace = Pace(delays)
         self._process: Callable[[Exception], Exception | None] = options.pop("process_exception", is_transient)
         self._connect = open_connection(url, **options)
-        self._was_open = False
 
-    async def open(self, owner: Owner, batching: Batching | None) -> Link:
-        delays = self._delays()
-        while True:
-            try:
-                connection = await self._connect
-            except Exception as exc:
-                verdict = self._process(exc) if self._was_open else exc
-                if verdict is exc:
-                    raise
-                if verdict is not None:
-                    raise verdict from exc
-                await asyncio.sleep(next(delays))
-            else:
-                self._was_open = True
-                return Link(connection, JsonRpc(batching), owner)
+    async def open(self, owner: Any) -> Link[Any]:
+        connection = await self._connect
+        return Link(connection, owner.speak(None), owner)
 
-    def is_fit(self, link: Link) -> bool:
+    def delay_after(self, exc: Exception) -> float:
+        is_passing = isinstance(exc, GraphQLClosed) and not exc.is_final
+        verdict = None if is_passing else self._process(exc)
+        delay = self.pace.after_failure()
+        if verdict is None and delay is not None:
+            return delay
+        if verdict is None or verdict is exc:
+            raise exc
+        raise verdict from exc
+
+    def is_fit(self, link: Link[Any]) -> bool:
         return cast("Connection", link.wire).state is State.OPEN
 
-    async def end(self, link: Link) -> None:
+    async def end(self, link: Link[Any]) -> None:
         await link.stop()
         connection = cast("Connection", link.wire)
         if connection.is_detached:
@@ -91,38 +92,54 @@ class Single:
         await connection.close()
 
 
+@runtime_checkable
+class Lends(Protocol):
+    """Who lends connections, as a pool does."""
+
+    @property
+    def config(self) -> ConnectionPoolConfig: ...
+    def get_connection(self, url: str, timeout: float | None = None, *args: Any, **options: Any) -> PooledConnection:
+        """See `ConnectionPool.get_connection`."""
+
+
 class Pooled:
     """Connections of a pool, each shared by all calls of one client, and by nobody else meanwhile.
 
     Args:
+        is_reusable: they may be lent to others afterwards: the protocol leaves no trace on a connection.
         options: those of `ConnectionPool.get_connection`.
     """
 
-    rest: float | None = REST
-
-    def __init__(self, pool: ConnectionPool, url: str, connections: int, options: dict[str, Any]) -> None:
+    def __init__(self, pool: Lends, url: str, connections: int, options: dict[str, Any], *, is_reusable: bool) -> None:
         self.most = connections
-        self._pool, self._url, self._options = pool, url, options
-        self._known: WeakKeyDictionary[Connection, JsonRpc] = WeakKeyDictionary()
-        """By connection, which may be lent again: no id is ever used twice on it."""
+        self.rest: float | None = REST if is_reusable else LONG_REST
+        self.pace = Pace()
+        self._pool, self._url, self._options, self._is_reusable = pool, url, options, is_reusable
 
-    async def open(self, owner: Owner, batching: Batching | None) -> Link:
+    async def open(self, owner: Any) -> Link[Any]:
         capacity = self._pool.config.shared_capacity
         lease = await self._pool.get_connection(self._url, shared=True, weight=capacity, **self._options)
-        connection = lease._member.connection
-        rpc = self._known.get(connection)
-        if rpc is None:
-            rpc = self._known[connection] = JsonRpc(batching)
-        return Link(lease, rpc, owner)
+        connection = lease.connection
+        speaker = _spoken[connection] = owner.speak(_spoken.get(connection))
+        return Link(lease, speaker, owner, lease.created_at)
 
-    def is_fit(self, link: Link) -> bool:
+    def delay_after(self, exc: Exception) -> float:
+        raise exc  # the pool has tried again for as long as it was to
+
+    def is_fit(self, link: Link[Any]) -> bool:
         return cast("SharedConnection", link.wire).is_healthy()
 
-    async def end(self, link: Link) -> None:
-        stats = link.rpc.stats()
+    async def end(self, link: Link[Any]) -> None:
+        is_clean = self._is_reusable and not _is_owed(link.rpc)
         await link.stop()
         lease = cast("SharedConnection", link.wire)
-        if stats.sent or stats.forgotten or stats.waiting:
-            lease.discard("unanswered")  # the answers are not for whoever has it next
-        else:
+        if is_clean:
             lease.release()
+        else:
+            lease.discard("spoken on")  # answers are not for whoever has it next
+
+
+def _is_owed(rpc: JsonRpc) -> bool:
+    """Whether there are answers to come."""
+    stats = rpc.stats()
+    return bool(stats.sent or stats.forgotten or stats.waiting)
