@@ -11,6 +11,7 @@ from penstock.bench.report import as_json, number, table, verdicts
 from penstock.bench.rounds import Outcome, run_all
 from penstock.bench.scenarios import CORE, CPU, P50, RATE, SCENARIOS, START, Scenario, Target
 from penstock.traffic.caches import CACHES
+from penstock.traffic.calls import CALLERS
 from penstock.traffic.jobs import WORK
 from penstock.traffic.libraries import BROADCASTERS, LIBRARIES
 from penstock.traffic.measure import Job, Run
@@ -30,6 +31,7 @@ def test_every_scenario_can_be_run_as_it_stands(scenario: Scenario) -> None:
         "acquire": POOLS,
         "broadcast": BROADCASTERS,
         "cache-hit": CACHES,
+        "calls": CALLERS,
         "connect": CONNECTORS,
         "contend": POOLS,
         "gather": {"penstock"},

@@ -22,6 +22,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tour_module, "CONNECTS", 20)
     monkeypatch.setattr(tour_module, "UNPLUGGED_MESSAGES", 1200)
     monkeypatch.setattr(tour_module, "COUNTED_MESSAGES", 500)
+    monkeypatch.setattr(tour_module, "CALLS", 2000)
 
 
 def shown(tour: Tour) -> str:
@@ -46,6 +47,10 @@ async def test_the_tour_measures_both_ways_in_every_figure() -> None:
     assert figures["connect_seconds"]["ratio"] < 0.5
     assert figures["messages_per_second_both_ends"]["ratio"] > 1
     assert figures["lost"]["plain"] > figures["lost"]["penstock"] == 0
+    assert figures["calls_reached"]["plain"] == 2000
+    assert 100 < figures["calls_reached"]["penstock"] < 1000
+    assert figures["hit_ratio"]["penstock"] == 1 - figures["calls_reached"]["penstock"] / 2000
+    assert figures["repeated_p50_seconds"]["ratio"] < 0.5
     assert "embedded server" in shown(tour)
 
 
@@ -74,7 +79,7 @@ async def test_the_tour_ends_in_time_with_what_it_has(monkeypatch: pytest.Monkey
         await tour.run(lambda *_: None)
     assert len(tour.findings["websockets"].one_way) == len(tour.findings["penstock"].one_way) == 2
     assert tour.findings["penstock"].answering is None
-    assert shown(tour).count("not measured") == 12
+    assert shown(tour).count("not measured") == 22
 
 
 async def test_a_server_that_never_answers_is_a_failure_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ class Figure:
 
 
 RATE = Figure("throughput", "messages/s", lambda run: run.rate, 1, "more")
+CALLS = Figure("throughput", "calls/s", lambda run: run.rate, 1, "more")
+REACHED = Figure("asked of the server", "% of calls", lambda run: run.reached / run.messages, 100, "less")
 P50 = Figure("p50", "us", lambda run: run.p50, 1e6, "less")
 P99 = Figure("p99", "us", lambda run: run.p99, 1e6, "less")
 MEMORY = Figure("memory", "KiB/connection", lambda run: run.bytes_each, 1 / 1024, "less")
@@ -80,6 +82,7 @@ class Scenario:
     """For each library, penstock among them, how many."""
     connections: int = 1
     callers: int = 1
+    repeats: float = 0.0
     burst: int = 1
     content: Literal["digits", "telemetry"] = "digits"
     figures: tuple[Figure, ...]
@@ -96,6 +99,7 @@ class Scenario:
             messages=self.messages[library],
             connections=self.connections,
             callers=self.callers,
+            repeats=self.repeats,
             burst=self.burst,
             content=self.content,
         )
@@ -308,6 +312,41 @@ SCENARIOS = {
             },
             figures=(HIT,),
             targets=(Target(HIT, None, 150),),
+        ),
+        Scenario(
+            name="calls",
+            title="64 tasks calling a JSON-RPC server of picows over one URL, no two calls alike",
+            server="jsonrpc",
+            work="calls",
+            messages={
+                "websockets": 60_000,
+                "websockets, msgspec": 60_000,
+                "penstock": 200_000,
+                "penstock, arrays": 200_000,
+            },
+            callers=64,
+            figures=(CALLS, P50, P99),
+            targets=(Target(CALLS, "websockets", 5), Target(CALLS, "websockets", 5, of="penstock, arrays")),
+        ),
+        Scenario(
+            name="calls-repeated",
+            title="the same, nine of ten calls as one of the last 500 before; times of these",
+            server="jsonrpc",
+            work="calls",
+            messages={
+                "websockets": 60_000,
+                "websockets, msgspec": 60_000,
+                "penstock": 1_000_000,
+                "penstock, arrays": 1_000_000,
+            },
+            callers=64,
+            repeats=0.9,
+            figures=(CALLS, P50, P99, REACHED),
+            targets=(
+                Target(CALLS, "websockets", 40),
+                Target(CALLS, "websockets", 40, of="penstock, arrays"),
+                Target(P99, None, 50),
+            ),
         ),
         Scenario(
             name="import",

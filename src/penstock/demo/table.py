@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from rich.markup import escape
 from rich.table import Table
 
-from penstock.demo.tour import PENSTOCK, PLAIN, UNPLUGGED_MESSAGES, Findings, Tour
+from penstock.demo.tour import CALLS, PENSTOCK, PLAIN, REPEATS, UNPLUGGED_MESSAGES, Findings, Tour
 from penstock.traffic.measure import Run, median_run, shown
 from penstock.traffic.unplug import CUTS
 
@@ -31,6 +31,14 @@ def _of_sending(value: Callable[[Run], float | None]) -> Callable[[Findings], fl
 
 def _of_answering(value: Callable[[Run], float]) -> Callable[[Findings], float | None]:
     return lambda findings: None if findings.answering is None else value(findings.answering)
+
+
+def _of_calling(value: Callable[[Run], float]) -> Callable[[Findings], float | None]:
+    return lambda findings: None if findings.calling is None else value(findings.calling)
+
+
+def _hit_ratio(run: Run) -> float:
+    return 1 - run.reached / run.messages
 
 
 def _connect_seconds(findings: Findings) -> float | None:
@@ -64,6 +72,23 @@ ROWS = (
     Row("messages a second, own server", "messages_per_second_both_ends", _of_both_ends, "{:,.0f}".format, "more"),
     Row(f"lost of {UNPLUGGED_MESSAGES:,}, plug pulled {CUTS} times", "lost", _lost, "{:,.0f}".format, "less"),
     Row("a connection: new, from the pool", "connect_seconds", _connect_seconds, _microseconds, "less"),
+    Row(
+        f"calls a second, {REPEATS:.0%} repeated",
+        "calls_per_second",
+        _of_calling(lambda run: run.rate),
+        "{:,.0f}".format,
+        "more",
+    ),
+    Row(
+        f"calls of {CALLS:,} that the server saw",
+        "calls_reached",
+        _of_calling(lambda run: run.reached),
+        "{:,.0f}".format,
+        "less",
+    ),
+    Row("calls that the cache spared", "hit_ratio", _of_calling(_hit_ratio), "{:.1%}".format, "more"),
+    Row("a repeated call, p50", "repeated_p50_seconds", _of_calling(lambda run: run.p50), _microseconds, "less"),
+    Row("a repeated call, p99", "repeated_p99_seconds", _of_calling(lambda run: run.p99), _microseconds, "less"),
 )
 
 

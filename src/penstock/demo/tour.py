@@ -22,6 +22,7 @@ ROUND_TRIPS = 4_000
 CONNECTS = 200
 COUNTED_MESSAGES = 5_000
 UNPLUGGED_MESSAGES = 20_000
+CALLS, CALLERS, REPEATS = 40_000, 64, 0.9
 ACKNOWLEDGED = "penstock, acknowledged"
 """How penstock sends to a server that is penstock, too."""
 
@@ -40,6 +41,8 @@ class Findings:
     """One way to a server of the same library."""
     unplugged: Run | None = None
     """Sending while the connection is cut, again and again."""
+    calling: Run | None = None
+    """Calls by many tasks at a time, most of them repeated."""
     syscalls: float | None = None
     """The client's system calls for each message sent."""
 
@@ -83,10 +86,10 @@ class Tour:
         client_core, server_core = cores()
         async with AsyncExitStack() as stack:
             if self.url is None:
-                kinds = ("picows", PLAIN, PENSTOCK)
+                kinds = ("picows", "jsonrpc", PLAIN, PENSTOCK)
                 urls = {kind: await stack.enter_async_context(server(kind, server_core)) for kind in kinds}
                 steps = self._steps(urls["picows"])
-                steps[-2:-2] = self._steps_of_both_ends(urls)
+                steps[-2:-2] = [*self._steps_of_both_ends(urls), *_steps_of_calls(urls["jsonrpc"])]
             else:
                 steps = self._steps(self.url)
             step = steps[0]
@@ -142,6 +145,12 @@ class Tour:
         ]
 
 
+def _steps_of_calls(url: str) -> list[Step]:
+    """What a server of JSON-RPC is needed for."""
+    job = Job(work="calls", library="", url=url, messages=CALLS, callers=CALLERS, repeats=REPEATS)
+    return [Step(replace(job, library=library), "calling", call) for library in (PLAIN, PENSTOCK)]
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One client's job, and what becomes of its result."""
@@ -173,6 +182,11 @@ async def send_to_own(job: Job, findings: Findings, core: int | None, tell: Tell
 async def unplug(job: Job, findings: Findings, core: int | None, tell: Tell) -> None:
     """Send messages while the connection is cut, and count what has arrived."""
     findings.unplugged = await run_job(job, core, tell)
+
+
+async def call(job: Job, findings: Findings, core: int | None, tell: Tell) -> None:
+    """Make calls, most of them repeated; with penstock through its cache."""
+    findings.calling = await run_job(job, core, tell)
 
 
 async def ask(job: Job, findings: Findings, core: int | None, tell: Tell) -> None:

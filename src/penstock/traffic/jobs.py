@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from penstock.traffic.caches import CACHES
+from penstock.traffic.calls import calls
 from penstock.traffic.libraries import BROADCASTERS, LIBRARIES, Client
 from penstock.traffic.measure import Job, Run, quantile
 from penstock.traffic.pools import CONNECTORS, POOLS, trusting
@@ -384,6 +385,7 @@ WORK: dict[str, Callable[[Job, Tell], Awaitable[Run]]] = {
     "acquire": acquire,
     "broadcast": broadcast,
     "cache-hit": cache_hit,
+    "calls": calls,
     "connect": connect,
     "contend": contend,
     "gather": gather,

@@ -26,6 +26,8 @@ class Job:
     connections: int = 1
     callers: int = 1
     """Tasks that borrow those connections at the same time."""
+    repeats: float = 0.0
+    """Share of calls that ask what was asked before."""
     burst: int = 1
     """Messages that are broadcast in one go."""
     seconds: float = 25
@@ -52,6 +54,8 @@ class Run:
     """Messages that never arrived."""
     doubled: int = 0
     """Messages that arrived more than once."""
+    reached: int = 0
+    """Calls that the server was asked; the others were answered by the client's cache."""
     p50: float = 0.0
     """Seconds: half of the round trips were faster."""
     p99: float = 0.0

@@ -19,6 +19,7 @@ import picows
 import picows.websockets
 import websockets
 
+from penstock.traffic.answering import serve_calls
 from penstock.traffic.audience import serve_audience
 from penstock.traffic.jobs import ASK
 from penstock.traffic.loop import pin, run
@@ -159,6 +160,7 @@ def make_tls() -> ssl.SSLContext:
 
 SERVERS: dict[str, Callable[[], Any]] = {
     "audience": serve_audience,
+    "jsonrpc": serve_calls,
     "picows": serve_picows,
     "penstock": serve_penstock,
     "picows-tls": lambda: serve_picows(make_tls()),
