@@ -6,7 +6,8 @@ from dataclasses import FrozenInstanceError
 from math import ceil, inf, nan
 
 import pytest
-from hypothesis import given
+from ddsketch import DDSketch
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from penstock.metrics.histogram import Histogram, HistogramSnapshot
@@ -36,6 +37,15 @@ def test_a_quantile_is_near_the_exact_one(values: list[float], q: float) -> None
     exact = sorted(values)[max(0, ceil(q * len(values)) - 1)]
     found = recorded(*values).snapshot().quantile(q)
     assert abs(found - exact) <= max(exact * 0.0625, NANOSECOND) * ROUNDING
+
+
+@given(st.lists(st.floats(1e-6, 1e4), min_size=1), parts)
+def test_a_quantile_is_near_that_of_a_sketch(values: list[float], q: float) -> None:
+    assume(max(0, ceil(q * len(values)) - 1) == int(q * (len(values) - 1)))  # both mean the same value
+    sketch = DDSketch(relative_accuracy=0.001)
+    for value in values:
+        sketch.add(value)
+    assert recorded(*values).snapshot().quantile(q) == pytest.approx(sketch.get_quantile_value(q), rel=0.0645)
 
 
 @given(st.lists(durations, min_size=1), parts, parts)

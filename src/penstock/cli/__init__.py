@@ -15,7 +15,10 @@ COMMANDS = {
     "bench": "penstock.cli.bench",
     "cache": "penstock.cli.cache",
     "completion": "penstock.cli.completion",
+    "config": "penstock.cli.config",
     "demo": "penstock.cli.demo",
+    "top": "penstock.cli.top",
+    "export": "penstock.cli.export",
 }
 
 
@@ -41,11 +44,11 @@ def cli() -> None:
 def main() -> None:
     """Run the command; an interruption ends with 130 as shells expect."""
     try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as exit_:
-        raise SystemExit(exit_.exit_code) from None
+        code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         raise SystemExit(error.exit_code) from None
     except (click.Abort, KeyboardInterrupt):
         raise SystemExit(130) from None
+    if isinstance(code, int):  # what `Context.exit` was given
+        raise SystemExit(code)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
 
 
 class Histogram:
@@ -12,11 +16,15 @@ class Histogram:
     eighths of octave ``e``.
     """
 
-    __slots__ = ("_counts", "_sum")
+    __slots__ = ("_counts", "_indices", "_last", "_sum")
 
     def __init__(self) -> None:
         self._counts: dict[int, int] = {}
         self._sum = 0
+        self._last = EMPTY
+        """The latest snapshot: given again while nothing was recorded."""
+        self._indices: dict[int, float] = {}
+        """Of the buckets at that time, ascending, with their bounds: used again while there are no others."""
 
     def record(self, seconds: float) -> None:
         """Add a duration; one below zero counts as zero."""
@@ -37,8 +45,15 @@ class Histogram:
 
     def snapshot(self) -> HistogramSnapshot:
         """What was recorded so far."""
-        buckets = tuple((_bound(index), number) for index, number in sorted(self._counts.items()))
-        return HistogramSnapshot(sum(self._counts.values()), self._sum / 1e9, buckets)
+        counts = self._counts
+        count = sum(counts.values())
+        if count != self._last.count:
+            if len(counts) != len(self._indices):
+                self._indices = {index: _bound(index) for index in sorted(counts)}
+            indices = self._indices
+            buckets = tuple(zip(indices.values(), map(counts.__getitem__, indices), strict=True))
+            self._last = HistogramSnapshot(count, self._sum / 1e9, buckets)
+        return self._last
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +83,62 @@ class HistogramSnapshot:
                 return _middle(bound)
         return 0.0
 
+    def merged(self, other: HistogramSnapshot) -> HistogramSnapshot:
+        """What both had recorded."""
+        if not other.count:
+            return self
+        numbers = dict(self.buckets)
+        for bound, number in other.buckets:
+            numbers[bound] = numbers.get(bound, 0) + number
+        return HistogramSnapshot(self.count + other.count, self.sum + other.sum, tuple(sorted(numbers.items())))
 
+    def since(self, earlier: HistogramSnapshot) -> HistogramSnapshot:
+        """What was recorded after an earlier snapshot; all of it if that is none of the same histogram."""
+        if not earlier.count:
+            return self
+        before = dict(earlier.buckets)
+        left = [(bound, number - before.pop(bound, 0)) for bound, number in self.buckets]
+        if before or any(number < 0 for _, number in left):
+            return self
+        buckets = tuple([bucket for bucket in left if bucket[1]])
+        return HistogramSnapshot(self.count - earlier.count, max(0.0, self.sum - earlier.sum), buckets)
+
+    def quantile_since(self, earlier: HistogramSnapshot, q: float) -> float:
+        """The quantile of what `since` finds, in less time."""
+        count, before = self.count - earlier.count, earlier.buckets
+        if count < 0:
+            return self.quantile(q)
+        last, above, found = len(before) - 1, 0, 0.0
+        for bound, number in reversed(self.buckets):
+            if last >= 0:
+                its_bound, its_number = before[last]
+                if its_bound >= bound:
+                    number -= its_number  # noqa: PLW2901 - what is left of it
+                    last -= 1
+                    if its_bound > bound or number < 0:
+                        return self.quantile(q)  # they are not of one histogram
+            if number:
+                found = bound
+                above += number
+                if count - above < q * count:
+                    break
+        return _middle(found) if found else 0.0
+
+    def at_most(self, bounds: Sequence[float]) -> list[int]:
+        """How many values do not exceed each of some ascending bounds, where each counts as the middle of its bucket.
+
+        So ``quantile(q)`` exceeds a bound exactly where less than ``q * count`` values do not.
+        """
+        numbers = [0] * (len(bounds) + 1)
+        for bound, number in self.buckets:
+            numbers[bisect_left(bounds, _middle(bound))] += number
+        return list(accumulate(numbers[:-1]))
+
+
+EMPTY = HistogramSnapshot(0, 0.0, ())
+
+
+@cache
 def _bound(index: int) -> float:
     """The first value above a bucket, in seconds."""
     if index < 8:
