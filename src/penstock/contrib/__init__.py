@@ -1,0 +1,1 @@
+"""Penstock below libraries that others wrote; each module needs the extra of its name."""
