@@ -13,9 +13,12 @@ from penstock import errors
 from penstock.errors import (
     BatcherClosed,
     BatcherFull,
+    BatcherReentered,
     CallLost,
     CallTimeout,
     CertificateRefused,
+    ConfigError,
+    ConfigProblem,
     ConnectionDenied,
     ConnectionFailed,
     ConsumerTooSlow,
@@ -26,9 +29,11 @@ from penstock.errors import (
     GraphQLError,
     InvalidReply,
     LeaseReturned,
+    LimitReached,
     LoadCycle,
     MessageDropped,
     MessageTypeError,
+    MiddlewareClosed,
     PerformanceError,
     PoolClosed,
     PoolExhausted,
@@ -40,8 +45,34 @@ from penstock.errors import (
     WrongLoop,
 )
 
+PROBLEMS = (
+    ConfigProblem("pool.max_total", "0", "must be at least 1", "PENSTOCK_POOL__MAX_TOTAL"),
+    ConfigProblem("pol", "", "there is no such section", "penstock.toml: pol", "pool"),
+    ConfigProblem("", "", "is not TOML", "penstock.toml"),
+)
+
 EXAMPLES: list[tuple[PerformanceError, dict[str, object], list[str]]] = [
     (PerformanceError(), {}, []),
+    (
+        ConfigError(PROBLEMS[:1]),
+        {"problems": PROBLEMS[:1]},
+        ["pool.max_total=0: must be at least 1 (PENSTOCK_POOL__MAX_TOTAL)"],
+    ),
+    (
+        ConfigError(PROBLEMS),
+        {"problems": PROBLEMS},
+        [
+            "3 problems:",
+            "pol: there is no such section; did you mean pool? (penstock.toml: pol)",
+            "\n  is not TOML (penstock.toml)",
+        ],
+    ),
+    (
+        LimitReached(3, None, 1000, 900),
+        {"messages": 3, "max_messages": None, "bytes": 1000, "max_bytes": 900},
+        ["3 messages (1000 bytes) are pending", "max_pending_bytes=900", "limits.on_limit='wait'"],
+    ),
+    (MiddlewareClosed(), {}, ["the middleware is closed; make another"]),
     (
         ConnectionFailed("ws://nowhere", "no route to host"),
         {"url": "ws://nowhere", "reason": "no route to host"},
@@ -116,6 +147,7 @@ EXAMPLES: list[tuple[PerformanceError, dict[str, object], list[str]]] = [
         ["10 messages of 200 bytes", "max_pending_messages", 'overflow="block"'],
     ),
     (BatcherClosed(), {}, ["closed", "make another"]),
+    (BatcherReentered("close"), {"call": "close"}, ["deliver called close", "in a task of its own"]),
     (MessageDropped("expired"), {"reason": "expired"}, ["dropped", "expired", "ttl"]),
     (MessageDropped("overflow"), {"reason": "overflow"}, ["too many waited", "block"]),
     (MessageDropped("closed"), {"reason": "closed"}, ["closed before it was delivered", "timeout of close"]),
@@ -211,8 +243,10 @@ def test_an_error_stands_in_the_tree_drawn_at_the_top(
         (MessageTypeError, {TypeError}),
         (WrongLoop, {RuntimeError}),
         (LoadCycle, {RuntimeError}),
+        (ConfigError, {ValueError}),
         (BatcherFull, {RuntimeError}),
         (BatcherClosed, {RuntimeError}),
+        (BatcherReentered, {RuntimeError}),
         (DeliveryFailed, {MessageDropped}),
     ],
 )

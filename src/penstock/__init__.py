@@ -19,7 +19,20 @@ if TYPE_CHECKING:
     from penstock.cache.cache import MessageCache
     from penstock.cache.entry import CacheEntry
     from penstock.cache.policy import EvictionPolicy
+    from penstock.cache.shared.stats import SharedStats
+    from penstock.cache.shared.tier import SharedTier
     from penstock.cache.stats import CacheStats
+    from penstock.config.performance import PerformanceConfig
+    from penstock.config.sections import (
+        AlertsConfig,
+        CacheConfig,
+        EnvelopeConfig,
+        FallbackConfig,
+        LimitsConfig,
+        MetricsConfig,
+        RpcConfig,
+        SendingConfig,
+    )
     from penstock.connection.accelerate import accelerate
     from penstock.connection.broadcast import broadcast
     from penstock.connection.connect import connect, unix_connect
@@ -27,9 +40,12 @@ if TYPE_CHECKING:
     from penstock.errors import (
         BatcherClosed,
         BatcherFull,
+        BatcherReentered,
         CallLost,
         CallTimeout,
         CertificateRefused,
+        ConfigError,
+        ConfigProblem,
         ConnectionDenied,
         ConnectionFailed,
         ConsumerTooSlow,
@@ -40,9 +56,11 @@ if TYPE_CHECKING:
         GraphQLError,
         InvalidReply,
         LeaseReturned,
+        LimitReached,
         LoadCycle,
         MessageDropped,
         MessageTypeError,
+        MiddlewareClosed,
         PerformanceError,
         PoolClosed,
         PoolExhausted,
@@ -53,31 +71,50 @@ if TYPE_CHECKING:
         TooManyCalls,
         WrongLoop,
     )
+    from penstock.manager.manager import PerformanceManager
+    from penstock.manager.switch import Mode, Stage
     from penstock.message import Message, MessageType, Priority
+    from penstock.metrics.alerts.manager import AlertManager
+    from penstock.metrics.alerts.rules import AlertRule
+    from penstock.metrics.collector import MetricsCollector
+    from penstock.middleware.middleware import PerformanceMiddleware
+    from penstock.middleware.stats import PerformanceStats
     from penstock.pool.config import ConnectionPoolConfig
     from penstock.pool.health import HealthChecker
     from penstock.pool.lease import PooledConnection
     from penstock.pool.pool import ConnectionPool
     from penstock.pool.stats import PoolStats
-    from penstock.rpc.client import Rpc
     from penstock.rpc.consumer import Gap, Subscription
+    from penstock.rpc.graphql import GraphQLRpc
+    from penstock.rpc.idjson import IdJsonRpc
+    from penstock.rpc.jsonrpc import Rpc
+    from penstock.rpc.stats import RpcStats
     from penstock.server.asgi import PenstockASGI
-    from penstock.server.serve import Server, ServerConnection, serve, unix_serve
+    from penstock.server.budget import SessionBudget
+    from penstock.server.connections import ServerConnection
+    from penstock.server.serve import Server, serve, unix_serve
     from penstock.server.sessions import SessionConfig
     from penstock.wire.compression import Codec
 
 _HOMES = {
+    "AlertManager": "penstock.metrics.alerts.manager",
+    "AlertRule": "penstock.metrics.alerts.rules",
+    "AlertsConfig": "penstock.config.sections",
     "BatchConfig": "penstock.batch.policy",
     "BatchProcessor": "penstock.batch.processor",
     "BatchStats": "penstock.batch.stats",
     "BatcherClosed": "penstock.errors",
     "BatcherFull": "penstock.errors",
+    "BatcherReentered": "penstock.errors",
+    "CacheConfig": "penstock.config.sections",
     "CacheEntry": "penstock.cache.entry",
     "CacheStats": "penstock.cache.stats",
     "CallLost": "penstock.errors",
     "CallTimeout": "penstock.errors",
     "CertificateRefused": "penstock.errors",
     "Codec": "penstock.wire.compression",
+    "ConfigError": "penstock.errors",
+    "ConfigProblem": "penstock.errors",
     "Connection": "penstock.connection.connection",
     "ConnectionDenied": "penstock.errors",
     "ConnectionFailed": "penstock.errors",
@@ -86,14 +123,20 @@ _HOMES = {
     "ConsumerTooSlow": "penstock.errors",
     "DeliveryFailed": "penstock.errors",
     "DeliveryUnknown": "penstock.errors",
+    "EnvelopeConfig": "penstock.config.sections",
     "EnvelopeRefused": "penstock.errors",
     "EvictionPolicy": "penstock.cache.policy",
+    "FallbackConfig": "penstock.config.sections",
     "Gap": "penstock.rpc.consumer",
     "GraphQLClosed": "penstock.errors",
     "GraphQLError": "penstock.errors",
+    "GraphQLRpc": "penstock.rpc.graphql",
     "HealthChecker": "penstock.pool.health",
+    "IdJsonRpc": "penstock.rpc.idjson",
     "InvalidReply": "penstock.errors",
     "LeaseReturned": "penstock.errors",
+    "LimitReached": "penstock.errors",
+    "LimitsConfig": "penstock.config.sections",
     "LoadCycle": "penstock.errors",
     "Message": "penstock.message",
     "MessageBatcher": "penstock.batch.batcher",
@@ -101,22 +144,37 @@ _HOMES = {
     "MessageDropped": "penstock.errors",
     "MessageType": "penstock.message",
     "MessageTypeError": "penstock.errors",
+    "MetricsCollector": "penstock.metrics.collector",
+    "MetricsConfig": "penstock.config.sections",
+    "MiddlewareClosed": "penstock.errors",
+    "Mode": "penstock.manager.switch",
     "PenstockASGI": "penstock.server.asgi",
+    "PerformanceConfig": "penstock.config.performance",
     "PerformanceError": "penstock.errors",
+    "PerformanceManager": "penstock.manager.manager",
+    "PerformanceMiddleware": "penstock.middleware.middleware",
+    "PerformanceStats": "penstock.middleware.stats",
     "PoolClosed": "penstock.errors",
     "PoolExhausted": "penstock.errors",
     "PoolStats": "penstock.pool.stats",
     "PooledConnection": "penstock.pool.lease",
     "Priority": "penstock.message",
     "Receipt": "penstock.batch.receipt",
-    "Rpc": "penstock.rpc.client",
+    "Rpc": "penstock.rpc.jsonrpc",
     "RpcClosed": "penstock.errors",
+    "RpcConfig": "penstock.config.sections",
     "RpcError": "penstock.errors",
+    "RpcStats": "penstock.rpc.stats",
+    "SendingConfig": "penstock.config.sections",
     "SerializationError": "penstock.errors",
     "Server": "penstock.server.serve",
-    "ServerConnection": "penstock.server.serve",
+    "ServerConnection": "penstock.server.connections",
+    "SessionBudget": "penstock.server.budget",
     "SessionConfig": "penstock.server.sessions",
     "SessionLost": "penstock.errors",
+    "SharedStats": "penstock.cache.shared.stats",
+    "SharedTier": "penstock.cache.shared.tier",
+    "Stage": "penstock.manager.switch",
     "Subscription": "penstock.rpc.consumer",
     "TooManyCalls": "penstock.errors",
     "WrongLoop": "penstock.errors",
@@ -129,17 +187,24 @@ _HOMES = {
 }
 
 __all__ = [
+    "AlertManager",
+    "AlertRule",
+    "AlertsConfig",
     "BatchConfig",
     "BatchProcessor",
     "BatchStats",
     "BatcherClosed",
     "BatcherFull",
+    "BatcherReentered",
+    "CacheConfig",
     "CacheEntry",
     "CacheStats",
     "CallLost",
     "CallTimeout",
     "CertificateRefused",
     "Codec",
+    "ConfigError",
+    "ConfigProblem",
     "Connection",
     "ConnectionDenied",
     "ConnectionFailed",
@@ -148,14 +213,20 @@ __all__ = [
     "ConsumerTooSlow",
     "DeliveryFailed",
     "DeliveryUnknown",
+    "EnvelopeConfig",
     "EnvelopeRefused",
     "EvictionPolicy",
+    "FallbackConfig",
     "Gap",
     "GraphQLClosed",
     "GraphQLError",
+    "GraphQLRpc",
     "HealthChecker",
+    "IdJsonRpc",
     "InvalidReply",
     "LeaseReturned",
+    "LimitReached",
+    "LimitsConfig",
     "LoadCycle",
     "Message",
     "MessageBatcher",
@@ -163,8 +234,16 @@ __all__ = [
     "MessageDropped",
     "MessageType",
     "MessageTypeError",
+    "MetricsCollector",
+    "MetricsConfig",
+    "MiddlewareClosed",
+    "Mode",
     "PenstockASGI",
+    "PerformanceConfig",
     "PerformanceError",
+    "PerformanceManager",
+    "PerformanceMiddleware",
+    "PerformanceStats",
     "PoolClosed",
     "PoolExhausted",
     "PoolStats",
@@ -173,12 +252,19 @@ __all__ = [
     "Receipt",
     "Rpc",
     "RpcClosed",
+    "RpcConfig",
     "RpcError",
+    "RpcStats",
+    "SendingConfig",
     "SerializationError",
     "Server",
     "ServerConnection",
+    "SessionBudget",
     "SessionConfig",
     "SessionLost",
+    "SharedStats",
+    "SharedTier",
+    "Stage",
     "Subscription",
     "TooManyCalls",
     "WrongLoop",
