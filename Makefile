@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SEED ?= default
+SECONDS ?= 600
 
-.PHONY: demo test check bench load docs clean
+.PHONY: demo test check bench load soak docs clean
 
 $(VENV)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +44,9 @@ check: $(VENV)/.dev  ## style, types, layers and the quick tests: before every c
 
 load: $(VENV)/.dev  ## the long tests: load, memory, leaks
 	$(BIN)/pytest -m load --timeout 900 $(ARGS)
+
+soak: $(VENV)/.dev  ## both transports under load, cuts and restarts for SECONDS: nothing grows, nothing is lost
+	PYTHONPATH=tests $(BIN)/python tests/load/soak.py $(SECONDS)
 
 docs: $(VENV)/.docs  ## the documentation site, in docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 
 from penstock import __version__, cli
 from penstock.bench import scenarios
-from penstock.cli import main
+from penstock.cli import demo, main
 from penstock.cli.run import FAILED, INTERRUPTED, UNREACHABLE, run_reporting
 from penstock.demo import tour
 from penstock.traffic.measure import Job
@@ -47,6 +48,7 @@ def test_help_names_every_command() -> None:
         (["bench", "--rounds", "0"], "0 is not in the range"),
         (["demo", "--url", "http://localhost"], "isn't a valid URI"),
         (["demo", "--url", "ws://"], "isn't a valid URI"),
+        (["demo", "--dashboard", "--json"], "--dashboard goes with neither"),
         (["demo", "--size", "-1"], "-1 is not in the range"),
         (["completion", "tcsh"], "'tcsh' is not one of"),
     ],
@@ -127,6 +129,9 @@ def small_tour(monkeypatch: pytest.MonkeyPatch) -> None:
         "ROUND_TRIPS": 50,
         "CONNECTS": 20,
         "COUNTED_MESSAGES": 100,
+        "CALLS": 2000,
+        "CROWD": 60,
+        "ROUNDS": 1,
     }.items():
         monkeypatch.setattr(tour, name, value)
 
@@ -138,6 +143,8 @@ def test_the_demo_prints_a_table_of_both_ways() -> None:
     assert "10-byte messages to an embedded server" in result.stdout
     for row in ("messages a second", "bytes on the wire", "system calls", "p50", "p99", "from the pool"):
         assert row in result.stdout
+    for criterion in ("throughput, against the plain way", "connections at once", "10,000", "met"):
+        assert criterion in result.stdout
     assert "penstock: sending" in result.stderr
 
 
@@ -146,6 +153,28 @@ def test_the_demo_prints_json_alone_on_standard_output() -> None:
     result = CliRunner().invoke(cli.cli, ["demo", "--json"])
     assert result.exit_code == 0
     assert json.loads(result.stdout)["figures"]["messages_per_second"]["penstock"] > 0
+
+
+def test_the_demo_shows_its_traffic_in_a_browser_until_it_is_interrupted() -> None:
+    command = [sys.executable, "-u", "-m", "penstock", "demo", "--dashboard"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said, url = process.stdout.readline().split()
+        with urllib.request.urlopen(url, timeout=10) as page:
+            assert page.status == 200
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert said == "Dashboard:"
+    assert (process.returncode, errors) == (130, "")
+
+
+def test_a_dashboard_without_its_packages_is_an_error_that_says_how_to_get_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(demo, "find_spec", lambda _: None)
+    result = CliRunner().invoke(cli.cli, ["demo", "--dashboard"])
+    assert result.exit_code == FAILED
+    assert 'pip install "penstock[dashboard]"' in result.stderr
 
 
 def test_an_interrupted_demo_ends_with_130_and_leaves_no_process() -> None:

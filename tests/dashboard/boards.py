@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import penstock
+from penstock import AlertRule, Dashboard
 from penstock.config.sections import AlertsConfig, MetricsConfig
-from penstock.dashboard.dashboard import Dashboard
+from penstock.metrics.alerts.engine import Track
 from penstock.middleware.middleware import PerformanceMiddleware
 from support.pipes import piped
 
@@ -22,10 +23,23 @@ BY_HAND: dict[str, Any] = {
 
 
 @asynccontextmanager
+async def watched(sections: dict[str, Any] | None = None) -> AsyncIterator[PerformanceMiddleware]:
+    """A middleware without alert rules: a machine that is slow is none of the tests' business."""
+    async with piped(sections=BY_HAND | (sections or {}), sending={"idle_time": 60.0}) as pipe:
+        judge(pipe)
+        yield pipe
+
+
+def judge(pipe: PerformanceMiddleware, *rules: AlertRule) -> None:
+    """Have these rules, and no other."""
+    pipe.alerts._engine._tracks = [Track(rule) for rule in rules]
+
+
+@asynccontextmanager
 async def boarded(
     *, sections: dict[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[tuple[PerformanceMiddleware, Dashboard]]:
-    async with piped(sections=BY_HAND | (sections or {})) as pipe, Dashboard(pipe, **options) as board:
+    async with watched(sections) as pipe, Dashboard(pipe, **options) as board:
         yield pipe, board
 
 

@@ -10,13 +10,12 @@ import pytest
 import websockets
 
 import penstock
-from dashboard.boards import BY_HAND, boarded, viewing
-from penstock import AlertRule, MetricsConfig, Priority
-from penstock.dashboard.dashboard import Dashboard
+from dashboard.boards import boarded, judge, port_in, viewing, watched
+from penstock import AlertRule, Dashboard, MetricsConfig, Priority
 from penstock.metrics import catalogue as m
-from penstock.metrics.alerts.engine import Track
 from penstock.metrics.alerts.expressions import Gauge, select
-from support.pipes import ledger, piped
+from support.pipes import ledger
+from support.relay import relaying
 from support.waiting import until
 
 
@@ -37,7 +36,8 @@ async def test_all_history_comes_in_the_first_message_and_then_each_reading_once
                 told = await viewer.told()
                 assert len(told["points"]["at"]) == 1
                 assert "config" not in told
-                assert len(json.dumps(told)) < 4096
+                assert told["state"] == {}
+                assert len(json.dumps(told)) < 1024
 
 
 @pytest.mark.parametrize("reliable", [True, False])
@@ -127,6 +127,22 @@ async def test_the_state_tells_what_the_middleware_does() -> None:
     assert (change["stage"], change["to"], change["url"]) == ("batch", "bypassed", book.url)
 
 
+async def test_of_the_state_only_what_has_changed_is_told_and_all_of_it_to_who_is_slow() -> None:
+    async with boarded() as (pipe, board), viewing(board) as slow, viewing(board) as fast:
+        begin = time.monotonic()
+        everything = (await slow.unanswered())["state"]
+        assert everything == (await fast.told())["state"]
+        changes = [lambda: pipe.manager.switch("pool", "ws://1.example/"), lambda: pipe.manager.bypass("pool"), int]
+        told = []
+        for second, change in enumerate(changes, 1):
+            change()
+            pipe.metrics.tick(begin + second)
+            told.append((await fast.told())["state"])
+        assert [list(one) for one in told] == [["urls"], ["urls", "transitions"], []]
+        await slow.conn.send("ok")
+        assert (await slow.told())["state"] == told[0] | told[1]
+
+
 async def test_no_more_urls_are_shown_than_can_be_read_and_those_in_trouble_come_first() -> None:
     async with boarded() as (pipe, board):
         for number in range(60):
@@ -143,7 +159,7 @@ async def test_alerts_tell_since_when_by_the_clock_on_the_wall() -> None:
         name="Idle", expression=Gauge(select(m.POOL_WAITERS)), fire=1, below=True, by=("pool",), summary="Nobody waits"
     )
     async with boarded() as (pipe, board), viewing(board) as viewer:
-        pipe.alerts._engine._tracks.append(Track(rule))
+        judge(pipe, rule)
         await viewer.told()
         pipe.metrics.tick()
         alerts = {alert["name"]: alert for alert in (await viewer.told())["state"]["alerts"]}
@@ -155,8 +171,11 @@ async def test_alerts_tell_since_when_by_the_clock_on_the_wall() -> None:
 
 
 async def test_a_middleware_that_measures_nothing_is_shown_as_that() -> None:
-    sections = BY_HAND | {"metrics": MetricsConfig(enabled=False)}
-    async with piped(sections=sections) as pipe, Dashboard(pipe) as board, viewing(board) as viewer:
+    async with (
+        watched({"metrics": MetricsConfig(enabled=False)}) as pipe,
+        Dashboard(pipe) as board,
+        viewing(board) as viewer,
+    ):
         first = await viewer.told()
         assert first["interval"] is None
         assert first["points"]["at"] == []
@@ -164,7 +183,7 @@ async def test_a_middleware_that_measures_nothing_is_shown_as_that() -> None:
 
 @pytest.mark.parametrize("reliable", [True, False])
 async def test_closing_tells_viewers_and_leaves_nothing_behind(reliable: bool) -> None:
-    async with piped(sections=BY_HAND) as pipe:
+    async with watched() as pipe:
         watchers = len(pipe.metrics._watchers)
         async with Dashboard(pipe) as board:
             port = board.url
@@ -178,3 +197,21 @@ async def test_closing_tells_viewers_and_leaves_nothing_behind(reliable: bool) -
         await viewer.__aexit__(None, None, None)
         async with Dashboard(pipe, port=int(port.split(":")[2].strip("/"))):
             pass
+
+
+@pytest.mark.parametrize("reliable", [True, False])
+async def test_a_viewer_that_takes_nothing_does_not_keep_the_dashboard_open(
+    reliable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.dashboard.dashboard.SHUTDOWN_TIMEOUT", 0.1)
+    async with watched() as pipe, Dashboard(pipe) as board, relaying(port_in(board)) as between:
+        conn = await penstock.connect(between.url + "feed", reliable=reliable)
+        await conn.send("{}")
+        await conn.recv()
+        between.pause()
+        async with asyncio.timeout(3):
+            await board.__aexit__(None, None, None)
+        await board.__aenter__()
+        between.go_on()
+        with pytest.raises(websockets.ConnectionClosed):
+            await conn.recv()

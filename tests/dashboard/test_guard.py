@@ -12,8 +12,7 @@ import websockets
 
 import penstock
 from dashboard.boards import asked, boarded, feed_of, port_in, viewing
-from penstock import PerformanceMiddleware
-from penstock.dashboard.dashboard import Dashboard
+from penstock import Dashboard, PerformanceMiddleware
 
 TOKEN = "a-token-of-sufficient-length"
 UPGRADE = {
@@ -94,7 +93,20 @@ async def test_a_short_token_is_none() -> None:
             Dashboard(pipe, token="x" * 15)
 
 
-@pytest.mark.parametrize("said", ["{}", '{"token": null}', '{"token": "wrong"}', '{"token": 1}', "[]", "no JSON", b"x"])
+WRONG = [
+    "{}",
+    '{"token": null}',
+    '{"token": "wrong"}',
+    '{"token": 1}',
+    '{"token": "\\ud800"}',
+    "[" * 60_000,
+    '{"other": ' + "[" * 60_000,
+    "no JSON",
+    b"x",
+]
+
+
+@pytest.mark.parametrize("said", WRONG)
 @pytest.mark.parametrize("reliable", [True, False])
 async def test_nothing_is_told_to_one_that_does_not_know_the_token(said: Any, reliable: bool) -> None:
     async with boarded(token=TOKEN) as (_, board), penstock.connect(feed_of(board), reliable=reliable) as conn:

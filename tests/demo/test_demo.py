@@ -7,7 +7,7 @@ from rich.console import Console
 from websockets.asyncio.server import serve
 
 from penstock.demo import tour as tour_module
-from penstock.demo.table import as_json, ratio, saving, table
+from penstock.demo.table import as_json, criteria_table, ratio, saving, table
 from penstock.demo.tour import Findings, Tour
 from penstock.traffic.measure import Job, Run
 from penstock.traffic.processes import JobFailed
@@ -23,6 +23,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tour_module, "UNPLUGGED_MESSAGES", 1200)
     monkeypatch.setattr(tour_module, "COUNTED_MESSAGES", 500)
     monkeypatch.setattr(tour_module, "CALLS", 2000)
+    monkeypatch.setattr(tour_module, "CROWD", 60)
+    monkeypatch.setattr(tour_module, "ROUNDS", 1)
 
 
 def shown(tour: Tour) -> str:
@@ -52,6 +54,10 @@ async def test_the_tour_measures_both_ways_in_every_figure() -> None:
     assert figures["hit_ratio"]["penstock"] == 1 - figures["calls_reached"]["penstock"] / 2000
     assert figures["repeated_p50_seconds"]["ratio"] < 0.5
     assert "embedded server" in shown(tour)
+    told = as_json(tour)["criteria"]
+    assert told["connections"]["measured"] == 60
+    assert told["hit_ratio_percent"]["measured"] == pytest.approx(figures["hit_ratio"]["penstock"] * 100)
+    assert None not in [criterion["measured"] for criterion in told.values()]
 
 
 @pytest.mark.usefixtures("small")
@@ -77,9 +83,44 @@ async def test_the_tour_ends_in_time_with_what_it_has(monkeypatch: pytest.Monkey
     tour = Tour(None, 64)
     async with asyncio.timeout(15):
         await tour.run(lambda *_: None)
-    assert len(tour.findings["websockets"].one_way) == len(tour.findings["penstock"].one_way) == 2
+    assert len(tour.findings["websockets"].one_way) == len(tour.findings["penstock"].one_way) == 1
     assert tour.findings["penstock"].answering is None
-    assert shown(tour).count("not measured") == 22
+    assert shown(tour).count("not measured") == 20
+    told = as_json(tour)["criteria"]
+    assert told["throughput_gained_percent"]["met"] is not None
+    assert told["connection_time_saved_percent"]["met"] is not None
+    assert told["memory_growth_mib"] == {"target": 4, "measured": None, "met": None}
+
+
+def criteria_of(tour: Tour) -> str:
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(criteria_table(tour))
+    return capture.get()
+
+
+def test_a_criterion_is_met_missed_or_not_measured() -> None:
+    tour = Tour(None, 64)
+    assert criteria_of(tour).count("not measured") == 7
+    assert "met" not in criteria_of(tour)
+    ours = tour.findings["penstock"]
+    ours.crowd = Run(messages=1000)
+    ours.rounds = Run(messages=40, grown_bytes=4 * 1024 * 1024 + 1)
+    ours.calling = Run(messages=100, reached=60, p99=0.0101)
+    ours.one_way = [Run(messages=9999, seconds=1)]
+    tour.findings["websockets"].one_way = [Run(messages=8000, seconds=1)]
+    met = {key: criterion["met"] for key, criterion in as_json(tour)["criteria"].items()}
+    assert met == {
+        "connection_time_saved_percent": None,
+        "throughput_gained_percent": False,
+        "hit_ratio_percent": True,
+        "cached_latency_milliseconds": False,
+        "connections": True,
+        "messages_per_second": False,
+        "memory_growth_mib": False,
+    }
+    text = criteria_of(tour)
+    assert (text.count("missed"), text.count("not measured")) == (4, 1)
 
 
 async def test_a_server_that_never_answers_is_a_failure_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,9 @@ PROGRAMS = [
     for page in PAGES
     for number, program in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
 ]
-SERVER = next(param for param in PROGRAMS if "serve_forever" in str(param.values[0])).values[0]
+SERVERS = [param for param in PROGRAMS if re.search(r"serve_forever|uvicorn\.Server", str(param.values[0]))]
+CLIENTS = [param for param in PROGRAMS if param not in SERVERS]
+SERVER = next(param for param in SERVERS if "tutorial" in str(param.id)).values[0]
 
 
 def start(program: object, port: int) -> subprocess.Popen[str]:
@@ -58,14 +60,14 @@ def wait_for(port: int) -> None:
 
 
 @pytest.mark.usefixtures("server")
-@pytest.mark.parametrize("program", [param for param in PROGRAMS if "serve(" not in str(param.values[0])])
+@pytest.mark.parametrize("program", CLIENTS)
 def test_a_client_program_does_its_work(program: str, port: int) -> None:
     with start(program, port) as process:
         _, errors = process.communicate(timeout=20)
     assert (process.returncode, errors) == (0, "")
 
 
-@pytest.mark.parametrize("program", [param for param in PROGRAMS if "serve_forever" in str(param.values[0])])
+@pytest.mark.parametrize("program", SERVERS)
 def test_a_server_program_listens_until_it_is_interrupted(program: str, port: int) -> None:
     with start(program, port) as process:
         wait_for(port)

@@ -9,7 +9,7 @@ import time
 import pytest
 
 import penstock
-from penstock.traffic.jobs import allow_descriptors
+from penstock.traffic.resources import allow_descriptors
 from support.resources import Resources
 
 MIB = 1024 * 1024

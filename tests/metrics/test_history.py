@@ -53,6 +53,13 @@ def test_what_is_remembered_is_bounded_and_reaches_far_enough() -> None:
         assert window <= increase(history, window) <= window + 10
 
 
+def test_its_snapshots_come_oldest_first() -> None:
+    history = History(fine=3, step=2, span=100)
+    for second in range(10):
+        history.add(counted(second, second))
+    assert [one.at for one in history] == [0, 2, 4, 6, 7, 8, 9]
+
+
 def test_a_counter_that_begins_anew_or_at_all_has_counted_all_it_has() -> None:
     history = History()
     history.add(counted(0.0, 100))

@@ -12,7 +12,7 @@ import pytest
 import penstock
 from penstock import ConnectionFailed, ConnectionPool, ConnectionPoolConfig
 from penstock.pool import care as care_module
-from penstock.traffic.jobs import allow_descriptors
+from penstock.traffic.resources import allow_descriptors
 from support.hosts import host, most_within
 from support.pools import until
 from support.processes import line_of, program
@@ -117,7 +117,7 @@ async def test_many_have_connections_at_once_and_each_gets_the_own_answer(number
 
 SERVER = """
     import asyncio, penstock
-    from penstock.traffic.jobs import allow_descriptors
+    from penstock.traffic.resources import allow_descriptors
     from support.servers import echo, port_of
 
     async def main():

@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from penstock.protocols.batching import MAX_REFUSALS, PROBE, REST, ROUNDS, SAMPLES, Batching
+from penstock.protocols.batching import MAX_REFUSALS, PROBE, REST, ROUNDS, SAMPLES, SETTLING, Batching
 from penstock.protocols.calls import Refused
 from penstock.protocols.jsonrpc import JsonRpc
 
 NEVER, NOW = 0.999, 0.0
 """Chances: of no new measurement, and of one."""
+EPOCH = SETTLING + SAMPLES
+MEASURING = 2 * ROUNDS * EPOCH
 
 
 def run(
@@ -37,47 +39,69 @@ def slower_in_arrays(array: bool) -> float:
 
 def test_both_ways_are_measured_and_the_faster_one_is_used() -> None:
     batching = Batching({"light", "heavy"})
-    light = run(batching, "light", faster_in_arrays, 1000)
-    heavy = run(batching, "heavy", slower_in_arrays, 1000)
-    measuring = 2 * ROUNDS * SAMPLES
-    assert light[:measuring] == heavy[:measuring] == ([False] * SAMPLES + [True] * SAMPLES) * ROUNDS
-    assert all(light[measuring:])
-    assert not any(heavy[measuring:])
+    light = run(batching, "light", faster_in_arrays, MEASURING + 500)
+    heavy = run(batching, "heavy", slower_in_arrays, MEASURING + 500)
+    assert light[:MEASURING] == heavy[:MEASURING] == ([False] * EPOCH + [True] * EPOCH) * ROUNDS
+    assert all(light[MEASURING:])
+    assert not any(heavy[MEASURING:])
 
 
 def test_a_small_gain_is_none() -> None:
     batching = Batching({"a"})
-    assert not any(run(batching, "a", lambda array: 0.95 if array else 1.0, 1000)[2 * ROUNDS * SAMPLES :])
+    assert not any(run(batching, "a", lambda array: 0.95 if array else 1.0, MEASURING + 500)[MEASURING:])
+
+
+@pytest.mark.parametrize("busy", range(2 * ROUNDS))
+def test_one_epoch_in_which_the_machine_was_busy_decides_nothing(busy: int) -> None:
+    for cost, arrays in ((faster_in_arrays, True), (slower_in_arrays, False)):
+        batching = Batching({"a"})
+        for epoch in range(2 * ROUNDS):
+            run(batching, "a", (lambda array: 9.0) if epoch == busy else cost, EPOCH)
+        assert batching.plan("a", NEVER).array is arrays
+
+
+def test_calls_that_wait_behind_those_that_went_the_other_way_do_not_count() -> None:
+    batching = Batching({"a"})
+    for _ in range(2 * ROUNDS):
+        run(batching, "a", slower_in_arrays, SETTLING)
+        run(batching, "a", lambda array: 0.0001 if array else 0.0003, SAMPLES)
+    assert batching.plan("a", NEVER).array
+
+
+def test_rare_calls_that_never_end_in_arrays_count() -> None:
+    batching = Batching({"a"})
+    costs = iter(range(10**6))
+    run(batching, "a", lambda array: 30.0 if array and next(costs) % 8 == 0 else 0.001, MEASURING)
+    assert not batching.plan("a", NEVER).array
 
 
 def test_what_has_changed_is_noticed_by_chance() -> None:
     batching = Batching({"a"})
-    run(batching, "a", slower_in_arrays, 500)
+    run(batching, "a", slower_in_arrays, MEASURING)
     assert not any(run(batching, "a", faster_in_arrays, 500))
-    for _ in range(4):
-        probed = run(batching, "a", faster_in_arrays, 1, chance=NOW) + run(batching, "a", faster_in_arrays, 200)
-    assert probed[-1]
-    for _ in range(4):
-        probed = run(batching, "a", slower_in_arrays, 1, chance=NOW) + run(batching, "a", slower_in_arrays, 200)
-    assert not probed[-1]
+    for cost, arrays in ((faster_in_arrays, True), (slower_in_arrays, False)):
+        for _ in range(ROUNDS):
+            run(batching, "a", cost, 1, chance=NOW)
+            run(batching, "a", cost, 2 * EPOCH)
+        assert batching.plan("a", NEVER).array is arrays
 
 
 def test_a_probe_ends_where_it_began_if_nothing_has_changed() -> None:
     batching = Batching({"a"})
-    run(batching, "a", faster_in_arrays, 500)
+    run(batching, "a", faster_in_arrays, MEASURING)
     ways = run(batching, "a", faster_in_arrays, 1, chance=PROBE / 2) + run(batching, "a", faster_in_arrays, 200)
-    assert ways == [False] * SAMPLES + [True] * (201 - SAMPLES)
+    assert ways == [False] * EPOCH + [True] * (201 - EPOCH)
     assert all(run(batching, "a", faster_in_arrays, 100, chance=PROBE))
 
 
 def test_times_of_an_epoch_before_do_not_count() -> None:
     batching = Batching({"a"})
     old = batching.plan("a", NEVER)
-    run(batching, "a", slower_in_arrays, SAMPLES)
+    run(batching, "a", slower_in_arrays, EPOCH)
     for _ in range(1000):
         batching.measured(old, 1000.0)
     assert batching.plan("a", NEVER).array
-    assert not any(run(batching, "a", slower_in_arrays, 1000)[2 * ROUNDS * SAMPLES :])
+    assert not any(run(batching, "a", slower_in_arrays, MEASURING)[MEASURING - EPOCH :])
 
 
 def test_only_what_is_named_goes_in_arrays() -> None:
@@ -130,7 +154,7 @@ class Server:
 @pytest.mark.parametrize(("per_array", "arrays"), [(0.3, 10), (2.0, 0)])
 def test_a_connection_learns_what_its_server_is_faster_at(per_array: float, arrays: int) -> None:
     server, rpc = Server(per_array), JsonRpc(Batching({"a"}))
-    for _ in range(30):
+    for _ in range(MEASURING // 10 + 20):
         server.serve(rpc, 10)
     assert server.serve(rpc, 10) == arrays
 
@@ -144,7 +168,7 @@ def test_lone_calls_say_nothing_about_arrays() -> None:
 
 def test_calls_that_time_out_in_arrays_count_against_them() -> None:
     rpc = JsonRpc(Batching({"a"}))
-    for _ in range(50):
+    for _ in range(MEASURING // 10 + 20):
         calls = [rpc.add("a", now=0.0) for _ in range(10)]
         for frame in rpc.due(lambda: NEVER):
             if len(frame.calls) == 1:

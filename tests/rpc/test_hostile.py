@@ -238,7 +238,7 @@ async def test_case_17_what_no_python_can_hold_is_told_to_its_caller_alone() -> 
     async with rpc_server() as server:
 
         async def deep(conn: Any, message: Any) -> None:
-            await conn.send(f'{{"id":{message["id"]},"result":{"[" * 3000}{"]" * 3000}}}')
+            await conn.send(f'{{"id":{message["id"]},"result":{"[" * 100_000}{"]" * 100_000}}}')
 
         async def broken(conn: Any, message: Any) -> None:
             await conn.send(b'{"id":%d,"result":1}' % message["id"])

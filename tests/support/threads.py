@@ -38,7 +38,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.002)
 
 
-def all_at_once(number: int, work: Callable[[int], object]) -> list[Any]:
+def all_at_once(number: int, work: Callable[[int], object], seconds: float = 50.0) -> list[Any]:
     """What ``work`` gives or raises in each of so many threads, which begin together."""
     results: list[Any] = [None] * number
     barrier = threading.Barrier(number)
@@ -54,7 +54,7 @@ def all_at_once(number: int, work: Callable[[int], object]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(50)
+        thread.join(seconds)
         assert not thread.is_alive(), "a thread did not end"
     return results
 

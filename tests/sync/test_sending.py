@@ -80,7 +80,11 @@ def test_messages_of_one_thread_arrive_in_order(book: Ledger) -> None:
 
 
 def test_sixteen_threads_each_in_order_to_two_servers() -> None:
-    with in_thread(ledger()) as (one, _), in_thread(ledger()) as (two, _), PerformanceMiddleware(max_queued=100) as pipe:
+    with (
+        in_thread(ledger()) as (one, _),
+        in_thread(ledger()) as (two, _),
+        PerformanceMiddleware(max_queued=100) as pipe,
+    ):
 
         def feed(thread: int) -> None:
             for number in range(500):

@@ -7,13 +7,14 @@ import sys
 
 import pytest
 
-from penstock.traffic import jobs, pools
+from penstock.traffic import jobs, pools, resources, steady
 from penstock.traffic.caches import CACHES
-from penstock.traffic.jobs import WORK, LossError, allow_descriptors, make_messages
+from penstock.traffic.jobs import WORK, LossError, make_messages
 from penstock.traffic.libraries import BROADCASTERS, LIBRARIES
 from penstock.traffic.measure import Job, Run
 from penstock.traffic.pools import CONNECTORS, POOLS
 from penstock.traffic.processes import run_job
+from penstock.traffic.resources import allow_descriptors
 from penstock.traffic.server import SERVERS
 from penstock.traffic.unplug import SENDERS
 
@@ -24,8 +25,14 @@ async def run(job: Job) -> tuple[Run, list[int]]:
 
 
 ACKNOWLEDGED = ["penstock, acknowledged", "penstock, compressed"]
+NEEDS_ENVELOPE = [
+    *ACKNOWLEDGED,
+    "penstock, metrics off",
+    "penstock, metrics on",
+    "penstock, pipe.connection",
+]
 EVERYWHERE = [
-    *((library, kind) for kind in ("picows", "websockets") for library in LIBRARIES if library not in ACKNOWLEDGED),
+    *((library, kind) for kind in ("picows", "websockets") for library in LIBRARIES if library not in NEEDS_ENVELOPE),
     *((library, "penstock") for library in LIBRARIES),
     ("picows.websockets", "picows.websockets"),
     ("websockets, deflate", "websockets, deflate"),
@@ -198,14 +205,36 @@ def test_messages_are_of_one_size_and_all_different() -> None:
 
 def test_too_many_connections_for_the_machine_are_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     set_limits: list[tuple[int, int]] = []
-    monkeypatch.setattr(jobs.resource, "getrlimit", lambda _: (100, 1000))
-    monkeypatch.setattr(jobs.resource, "setrlimit", lambda _, limits: set_limits.append(limits))
+    monkeypatch.setattr(resources.resource, "getrlimit", lambda _: (100, 1000))
+    monkeypatch.setattr(resources.resource, "setrlimit", lambda _, limits: set_limits.append(limits))
     with pytest.raises(OSError, match="5000 connections need as many open files, the limit is 1000"):
         allow_descriptors(5000)
     allow_descriptors(50)
     assert set_limits == []
     allow_descriptors(500)
     assert set_limits == [(500, 1000)]
+
+
+async def test_a_crowd_is_held_all_at_once_and_each_answers() -> None:
+    async with SERVERS["picows"]() as port:
+        job = Job(work="crowd", library="penstock", url=f"ws://127.0.0.1:{port}/echo", connections=120)
+        told: list[int] = []
+        run = await WORK["crowd"](job, told.append)
+    assert run.messages == 120
+    assert told == [50, 100, 120]
+    assert 0 < run.p50 <= run.p99
+
+
+async def test_rounds_tell_what_memory_came_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = iter([1000, 1500])
+    monkeypatch.setattr(steady, "resident_bytes", lambda: next(taken))
+    monkeypatch.setattr(steady.sys, "platform", "linux")
+    monkeypatch.setattr(steady, "SENDS", 100)
+    async with SERVERS["jsonrpc"]() as port:
+        job = Job(work="rounds", library="penstock", url=f"ws://127.0.0.1:{port}", messages=2)
+        run = await WORK["rounds"](job, lambda _: None)
+    assert run.grown_bytes == 500
+    assert run.messages == 2
 
 
 def test_a_mark_leaves_descriptors_alone() -> None:

@@ -423,3 +423,17 @@ def test_what_the_peer_has_may_be_acknowledged_and_no_more() -> None:
     assert outgoing.acknowledged(2)
     outgoing.due()
     assert outgoing.acknowledged(3)
+
+
+@every_codec
+def test_what_is_written_again_is_counted_in_messages(codec: Codec) -> None:
+    outgoing = Outgoing(SMALL, codec)
+    outgoing.add(ALIKE)  # compressed
+    outgoing.add(["one", "two"])
+    outgoing.add(["x" * 2 * LEAST_FRAME])  # in three parts
+    assert outgoing.written_since(0) == 0
+    assert len(outgoing.due()) == outgoing.tx
+    outgoing.add(["waits"])
+    last = outgoing.tx
+    counts = [outgoing.written_since(seq) for seq in range(last + 1)]
+    assert (counts[0], counts[-6:]) == (103, [3, 1, 1, 1, 0, 0])

@@ -172,6 +172,26 @@ SCENARIOS = {
             ),
         ),
         Scenario(
+            name="middleware",
+            title="one way, 64 B, envelope at both ends, acknowledged: what the middleware takes of it",
+            server="penstock",
+            path="/sink",
+            work="one-way",
+            messages={
+                "penstock, acknowledged": 6_000_000,
+                "penstock, pipe.connection": 6_000_000,
+                "penstock, pipe.send": 4_000_000,
+                "penstock, metrics off": 6_000_000,
+                "penstock, metrics on": 6_000_000,
+            },
+            figures=(RATE,),
+            targets=(
+                Target(RATE, "penstock, acknowledged", 0.85, of="penstock, pipe.connection"),
+                Target(RATE, "penstock, acknowledged", 0.5, of="penstock, pipe.send"),
+                Target(RATE, "penstock, metrics off", 0.97, of="penstock, metrics on"),
+            ),
+        ),
+        Scenario(
             name="envelope-round-trip",
             title="sequential round trip, 64 B, with the envelope and without, penstock at both ends",
             server="penstock",

@@ -16,6 +16,7 @@ from penstock.cache.changes import Changes
 from penstock.cache.checks import as_tags, check_bounds, check_failures, check_seconds
 from penstock.cache.entry import CacheEntry, Cause, Failure, Node, payload_bytes
 from penstock.cache.flight import Flight, Loaded, Loader, current
+from penstock.cache.leads import Leads
 from penstock.cache.loads import Answer, Loads
 from penstock.cache.policy import EvictionPolicy
 from penstock.cache.shared.notes import Change, Note
@@ -103,6 +104,7 @@ class MessageCache:
         """Counted without the lock: between reading and writing one, the interpreter does not change threads."""
         self._changes = Changes(self._store, on_evict)
         self._change = self._changes.make
+        self.leads = Leads(self._loads, self._changes, clock, self._seconds, self._size_of, is_alone=shared is None)
         self._tasks = set[asyncio.Task[Loaded]]()
         _all.add(self)
         self._shared = shared
@@ -231,7 +233,7 @@ class MessageCache:
             size_bytes=None if self._max_bytes is None else store.weight,
             max_bytes=self._max_bytes,
             hits=self._hits,
-            misses=self._misses,
+            misses=self._misses + loads.led,
             evictions=store.evictions,
             expirations=store.expirations,
             refused=store.refused,

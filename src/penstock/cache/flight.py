@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop, CancelledError, Future, Task
+from asyncio import AbstractEventLoop, CancelledError, Future
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -22,7 +22,7 @@ Loaded: TypeAlias = tuple[Any, int]
 
 
 class Flight:
-    """A loader that runs in a task of its own, so that no caller's cancelling ends it for the others.
+    """A loader that runs apart from its callers, so that no caller's cancelling ends it for the others.
 
     Callers may be on other event loops than the loader: each waits on a future of its own.
     """
@@ -47,7 +47,8 @@ class Flight:
 
     def __init__(self, key: Hashable, ttl: float, tags: tuple[str, ...], loop: AbstractEventLoop) -> None:
         self.key, self.ttl, self.tags, self.loop = key, ttl, tags, loop
-        self.task: Task[Loaded] | None = None
+        self.task: Future[Any] | None = None
+        """What ends the load by being cancelled."""
         self.waiters = set[Future[None]]()
         self.refreshed: Node | None = None
         """The stale node that the result is to replace, while nobody waits for it."""

@@ -45,6 +45,8 @@ class Loads:
         self._negative_ttl = negative_ttl
         self._flights = store.loads
         self.coalesced = self.stale_hits = self.begun = self.errors = 0
+        self.led = 0
+        """Who wait for what `lead` told them of; all of them have missed."""
 
     def ask(self, key: Hashable, ttl: float, tags: tuple[str, ...], now: float, loop: AbstractEventLoop) -> Answer:
         """What to do for one who asks for a key that was not found fresh.
@@ -69,6 +71,39 @@ class Loads:
             answer.begins = self._begin(key, ttl, tags, loop)
             answer.begins.refreshed = node
         return answer
+
+    def lead(
+        self,
+        key: Hashable,
+        ttl: float,
+        now: float,
+        waiter: Future[Any],
+        may_begin: bool,
+    ) -> Flight | None:
+        """Have one wait for a load that is made on its event loop, or for a new one, which the caller has to make.
+
+        None if neither is possible, there is an entry, or it asks in the course of a load: `ask` finds circles.
+        """
+        node = self._store.order.nodes.get(key)
+        if node is not None:
+            if not self._store.is_over(node, now):
+                return None
+            self._store.drop_expired(key, node, now)
+        flight, loop = self._under_way(key), waiter.get_loop()
+        if current.get() is not None:
+            return None
+        if flight is None:
+            if not may_begin:
+                return None
+            flight = self._begin(key, ttl, (), loop)
+        elif flight.loop is loop:
+            self.coalesced += 1
+            flight.refreshed = None
+        else:
+            return None
+        flight.waiters.add(waiter)
+        self.led += 1
+        return flight
 
     def _under_way(self, key: Hashable) -> Flight | None:
         flight = self._flights.get(key)

@@ -216,6 +216,7 @@ class Ending(OverSockets):
         self.owner.closing()
         self._state = State.CLOSED
         if reason is not None:
+            self.traffic.lost_sessions += 1
             closed = self._latest.close_exc if self._latest.state is State.CLOSED else None
             rcvd, sent = (None, None) if closed is None else (closed.rcvd, closed.sent)
             self._exc = SessionLost(reason, self.session.outgoing.unacknowledged(), rcvd, sent)

@@ -18,6 +18,7 @@ class OverSockets(Receiver):
         super().__init__(inbox)
         self.loop = inner.loop
         self.id, self.logger, self.close_timeout = inner.id, inner.logger, inner.close_timeout
+        self.traffic, self.arrived = inner.traffic, inner.traffic.received
         self._latest = inner
         self.subprotocol: Subprotocol | None = inner_subprotocol(inner.subprotocol)
         """The application's, of the first socket: later ones only go on with it."""

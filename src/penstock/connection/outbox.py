@@ -53,16 +53,15 @@ class Outbox:
         self.ended = False  # the connection closes, or is closed: nothing can be written any more
         self.thread = get_ident()
         """Where the connection lives; asking for the running loop costs six times as much on CPython 3.11."""
-        self._loop = transport.loop
-        self._config = config
-        self._gather = gather
+        self.size_of: Callable[[Any], int] = len  # bytes of a payload
+        self._loop, self._traffic = transport.loop, transport.traffic
+        self._config, self._gather = config, gather
         self._linger = gather and config.batch_timeout > 0
         self._earlier: list[tuple[int, list[Any]]] = []
         self._earlier_count = 0
         self._ticker = ticker_of(self._loop)
-        self._ticking = False
+        self._ticking = self._resting = False
         self._timer: asyncio.TimerHandle | None = None
-        self._resting = False
         self._turns = Turns(self._loop)
         self.writes = 0
         """Times that something was written."""
@@ -119,10 +118,7 @@ class Outbox:
         if self._linger:
             self._take(first, payload)
             return
-        transport = self.transport
-        if transport.encode is not None:
-            first, payload = transport.encode(first, payload)
-        self._write_first(transport.frames.one(first, payload))
+        self._write_first(self.transport.frames.one(*self._counted(first, payload)))
 
     def check_loop(self) -> None:
         """Raise WrongLoop in another event loop or thread than the connection's."""
@@ -141,15 +137,12 @@ class Outbox:
             self._settle()
 
     def take_unasked(self, frame: bytes, first: int, payload: Any) -> None:
-        """Take a message now, behind what has gathered, whatever the bounds.
-
-        Args:
-            frame: of the message, unmasked and without extensions.
-        """
+        """Take a message, behind what has gathered, whatever the bounds; ``frame`` is without mask and extensions."""
         transport = self.transport
         if self.gate is not LONE or self._linger:
             self._take(first, payload)
         elif transport.encode is None and not transport.frames.masked:
+            self._counted(first, payload)
             self._write_first(frame)
         else:
             self.begin(first, payload)
@@ -171,9 +164,9 @@ class Outbox:
 
     def _push(self, first: int, payload: Any) -> None:
         if self.transport.encode is not None:
-            first, payload = self.transport.encode(first, payload)
+            first, payload = self._counted(first, payload)
         self._switch(first)
-        self.size += len(payload)
+        self.size += self.size_of(payload)
         self.run.append(payload)
 
     def _switch(self, first: int) -> None:
@@ -305,6 +298,9 @@ class Outbox:
         """Write what has gathered."""
         if self.run:
             many = self.transport.frames.many
+            if self.transport.encode is None:
+                self._traffic.sent += self._earlier_count + len(self.run)
+                self._traffic.sent_bytes += self.size
             if self._earlier:
                 data = b"".join([many(*run) for run in (*self._earlier, (self.first, self.run))])
             else:
@@ -317,14 +313,18 @@ class Outbox:
 
     def write_one(self, first: int, payload: bytes) -> None:
         """Write one message, or a fragment of one."""
-        if self.transport.encode is not None:
-            first, payload = self.transport.encode(first, payload)
         self.writes += 1
-        self.transport.write(self.transport.frames.one(first, payload))
+        self.transport.write(self.transport.frames.one(*self._counted(first, payload)))
+
+    def _counted(self, first: int, payload: Any) -> tuple[int, Any]:
+        """Count a message or fragment, before extensions make it smaller; as it is written."""
+        self._traffic.sent += bool(first & FIN)
+        self._traffic.sent_bytes += self.size_of(payload)
+        encode = self.transport.encode
+        return (first, payload) if encode is None else encode(first, payload)
 
     def _clear(self) -> None:
-        self.run = []
-        self._earlier = []
+        self.run, self._earlier = [], []
         self._earlier_count = self.size = 0
         if self._timer is not None:
             self._timer.cancel()

@@ -18,6 +18,7 @@ from penstock.connection.outbox import Outbox
 from penstock.connection.session import SessionTransport
 from penstock.errors import MessageTypeError, SerializationError
 from penstock.transport.base import State
+from penstock.wire.envelope import size_of
 from penstock.wire.outgoing import REPLAY_BYTES
 
 _OBJECT = 64
@@ -32,6 +33,7 @@ class SessionOutbox(Outbox):
     def __init__(self, transport: SessionTransport, config: BatchConfig, *, gather: bool) -> None:
         super().__init__(transport, config, gather=gather)
         self.first = WHOLE
+        self.size_of = size_of
         self._settle()
 
     @property

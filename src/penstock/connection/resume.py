@@ -10,6 +10,7 @@ from typing import Literal
 
 from penstock.connection.numbering import WHOLE
 from penstock.connection.session import SessionTransport
+from penstock.metrics.traffic import Arrivals
 from penstock.transport.base import CloseCode, ConnectionClosed, LoggerLike, Response, State, Transport, is_transient
 from penstock.wire.compression import AVAILABLE, Codec
 from penstock.wire.envelope import (
@@ -113,6 +114,7 @@ class ClientSession:
             self._how.codecs.value,
             ours.max_message,
         )
+        inner.arrived = Arrivals()  # frames of the envelope are no messages
         inner.write(inner.frames.one(WHOLE, write(hello)))
         async with asyncio.timeout(WELCOME_TIMEOUT):
             frame = read(await inner.recv())
@@ -182,8 +184,7 @@ class ClientSession:
         """Greet the server; whether the session goes on."""
         welcome = await self._greet(inner, transport.session)
         if welcome.status == RESUMED and welcome.sid == self._sid and transport.session.may_resume(welcome):
-            transport.session.resume(welcome)
-            transport.attach(inner)
+            transport.resume(welcome, inner)
             return True
         if welcome.status == ENDED:
             transport.end_in_order()

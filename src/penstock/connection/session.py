@@ -31,6 +31,7 @@ from penstock.wire.envelope import (
     Welcome,
     read,
 )
+from penstock.wire.incoming import payload_of
 from penstock.wire.limits import Limits
 from penstock.wire.session import Session
 
@@ -76,6 +77,8 @@ class SessionTransport(Ending):
         if self.owner.fragmenting:
             return False
         self._carry(Session(old.incoming.ours, theirs, codec, unread=len(self.inbox.items)))
+        self.traffic.lost_sessions += 1
+        self.traffic.redelivered += old.outgoing.written_since(old.outgoing.acked)
         messages = old.outgoing.unacknowledged()
         if messages:
             self.session.outgoing.add(messages)
@@ -94,6 +97,13 @@ class SessionTransport(Ending):
     def is_attached(self) -> bool:
         """Whether there is a socket at present."""
         return self._attached is not None
+
+    def resume(self, peer: Hello | Welcome, inner: Transport) -> None:
+        """Go on over ``inner``, by what the peer has told."""
+        self.traffic.resumes += 1
+        self.traffic.redelivered += self.session.outgoing.written_since(peer.rx)
+        self.session.resume(peer)
+        self.attach(inner)
 
     def attach(self, inner: Transport) -> None:
         """Write to ``inner`` and read from it, beginning with what has to be written again."""
@@ -230,7 +240,11 @@ class SessionTransport(Ending):
     def _handle(self, frame: Any, size: int) -> None:
         match frame:
             case Data() | Compressed() | Part():
-                self._taking.put(self.session.incoming.receive(frame, size))
+                messages = self.session.incoming.receive(frame, size)
+                if messages:
+                    self.arrived.messages += len(messages)
+                    self.arrived.bytes += payload_of(frame, messages)
+                self._taking.put(messages)
             case Ack():
                 if self.session.outgoing.acknowledged(frame.taken):
                     self._were_taken()

@@ -8,11 +8,12 @@ from typing import Any, Literal, NamedTuple
 from rich.markup import escape
 from rich.table import Table
 
+from penstock.demo.criteria import CRITERIA, Criterion
 from penstock.demo.tour import CALLS, PENSTOCK, PLAIN, REPEATS, UNPLUGGED_MESSAGES, Findings, Tour
 from penstock.traffic.measure import Run, median_run, shown
 from penstock.traffic.unplug import CUTS
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Row(NamedTuple):
@@ -107,6 +108,23 @@ def table(tour: Tour) -> Table:
     return grid
 
 
+def criteria_table(tour: Tour) -> Table:
+    """What was to be reached, and what was."""
+    grid = Table(title="What penstock is to reach", title_justify="left", title_style="bold")
+    grid.add_column("")
+    for heading in ("target", "measured"):
+        grid.add_column(heading, justify="right")
+    grid.add_column("")
+    for criterion in CRITERIA:
+        value = criterion.measured(tour)
+        if value is None:
+            grid.add_row(criterion.name, criterion.target, "not measured", "")
+        else:
+            verdict = "[green]met[/green]" if criterion.met(value) else "[red]missed[/red]"
+            grid.add_row(criterion.name, criterion.target, criterion.show(value), verdict)
+    return grid
+
+
 def saving(tour: Tour) -> str | None:
     """What the pool saves, in a sentence; None if it was not measured."""
     plain, ours = (_connect_seconds(tour.findings[library]) for library in (PLAIN, PENSTOCK))
@@ -141,7 +159,13 @@ def as_json(tour: Tour) -> dict[str, Any]:
         "url": None if tour.url is None else shown(tour.url),
         "size_bytes": tour.size_bytes,
         "figures": figures,
+        "criteria": {criterion.key: _criterion_as_json(criterion, tour) for criterion in CRITERIA},
     }
+
+
+def _criterion_as_json(criterion: Criterion, tour: Tour) -> dict[str, Any]:
+    value = criterion.measured(tour)
+    return {"target": criterion.bound, "measured": value, "met": None if value is None else criterion.met(value)}
 
 
 def _pair(row: Row, tour: Tour) -> tuple[float | None, float | None]:

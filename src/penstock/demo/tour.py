@@ -13,7 +13,7 @@ from penstock.traffic.processes import JobFailed, run_job, server
 from penstock.traffic.syscalls import SyscallCounter
 
 PLAIN, PENSTOCK = "websockets", "penstock"
-TIME_LIMIT = 28.0
+TIME_LIMIT = 36.0
 """Seconds that all steps may take together; those that are missing then show as not measured."""
 ONE_WAY_SECONDS = 1.5
 """What one run of sending should take; how many messages that needs is tried out first."""
@@ -23,6 +23,10 @@ CONNECTS = 200
 COUNTED_MESSAGES = 5_000
 UNPLUGGED_MESSAGES = 20_000
 CALLS, CALLERS, REPEATS = 40_000, 64, 0.9
+CROWD = 1000
+"""Connections that are held at once."""
+ROUNDS = 40
+"""After those that warm the process up."""
 ACKNOWLEDGED = "penstock, acknowledged"
 """How penstock sends to a server that is penstock, too."""
 
@@ -43,6 +47,10 @@ class Findings:
     """Sending while the connection is cut, again and again."""
     calling: Run | None = None
     """Calls by many tasks at a time, most of them repeated."""
+    crowd: Run | None = None
+    """Connections held at once; its messages are those that answered."""
+    rounds: Run | None = None
+    """One process that works for a while, and what its memory does meanwhile."""
     syscalls: float | None = None
     """The client's system calls for each message sent."""
 
@@ -88,10 +96,12 @@ class Tour:
             if self.url is None:
                 kinds = ("picows", "jsonrpc", PLAIN, PENSTOCK)
                 urls = {kind: await stack.enter_async_context(server(kind, server_core)) for kind in kinds}
-                steps = self._steps(urls["picows"])
-                steps[-2:-2] = [*self._steps_of_both_ends(urls), *_steps_of_calls(urls["jsonrpc"])]
+                once, again = self._steps(urls["picows"])
+                steps = [*once, *_steps_of_calls(urls["jsonrpc"]), *_steps_that_last(urls)]
+                steps += [*self._steps_of_both_ends(urls), *again]
             else:
-                steps = self._steps(self.url)
+                once, again = self._steps(self.url)
+                steps = [*once, *again]
             step = steps[0]
             try:
                 async with asyncio.timeout(TIME_LIMIT):
@@ -107,23 +117,27 @@ class Tour:
                     raise JobFailed(step.job, f"{shown(step.job.url)} took longer than {TIME_LIMIT:.0f} s") from None
         report("done", 1)
 
-    def _steps(self, url: str) -> list[Step]:
-        """What any server will do for."""
+    def _steps(self, url: str) -> tuple[list[Step], list[Step]]:
+        """What any server will do for; what is done again, the other way round, if there is time."""
         embedded = self.url is None
         base = Job(work="", library="", url=url, size_bytes=self.size_bytes, embedded=embedded)
         sink = replace(base, work="one-way", url=url + "/sink" if embedded else url)
         echo = replace(base, work="round-trip", url=url + "/echo" if embedded else url, messages=ROUND_TRIPS)
         connects = replace(echo, work="connect", messages=CONNECTS)
         forth, back = (PLAIN, PENSTOCK), (PENSTOCK, PLAIN)
-        return [
-            *(Step(replace(sink, library=library), "sending", send) for library in forth + back),
-            *(
-                Step(replace(echo, library=library), "asking and waiting for the answer", ask)
-                for library in forth + back
-            ),
-            *(Step(replace(connects, library=library), "connecting", connect) for library in forth + back),
-            *(Step(replace(sink, library=library), "counting system calls", count) for library in forth),
-        ]
+
+        def in_order(libraries: tuple[str, str]) -> list[Step]:
+            return [
+                *(Step(replace(sink, library=library), "sending", send) for library in libraries),
+                *(Step(replace(connects, library=library), "connecting", connect) for library in libraries),
+                *(
+                    Step(replace(echo, library=library), "asking and waiting for the answer", ask)
+                    for library in libraries
+                ),
+            ]
+
+        counting = [Step(replace(sink, library=library), "counting system calls", count) for library in forth]
+        return in_order(forth), [*counting, *in_order(back)]
 
     def _steps_of_both_ends(self, urls: dict[str, str]) -> list[Step]:
         """What a server of the same library is needed for."""
@@ -149,6 +163,16 @@ def _steps_of_calls(url: str) -> list[Step]:
     """What a server of JSON-RPC is needed for."""
     job = Job(work="calls", library="", url=url, messages=CALLS, callers=CALLERS, repeats=REPEATS)
     return [Step(replace(job, library=library), "calling", call) for library in (PLAIN, PENSTOCK)]
+
+
+def _steps_that_last(urls: dict[str, str]) -> list[Step]:
+    """What only penstock is asked for."""
+    crowd = Job(work="crowd", library=PENSTOCK, url=urls["picows"] + "/echo", messages=CROWD, connections=CROWD)
+    rounds = Job(work="rounds", library=PENSTOCK, url=urls["jsonrpc"], messages=ROUNDS)
+    return [
+        Step(crowd, f"holding {CROWD:,} connections", hold),
+        Step(rounds, "working for a while", endure),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +211,16 @@ async def unplug(job: Job, findings: Findings, core: int | None, tell: Tell) -> 
 async def call(job: Job, findings: Findings, core: int | None, tell: Tell) -> None:
     """Make calls, most of them repeated; with penstock through its cache."""
     findings.calling = await run_job(job, core, tell)
+
+
+async def hold(job: Job, findings: Findings, core: int | None, tell: Tell) -> None:
+    """Hold many connections at once."""
+    findings.crowd = await run_job(job, core, tell)
+
+
+async def endure(job: Job, findings: Findings, core: int | None, tell: Tell) -> None:
+    """Work round after round, and see what memory does."""
+    findings.rounds = await run_job(job, core, tell)
 
 
 async def ask(job: Job, findings: Findings, core: int | None, tell: Tell) -> None:

@@ -31,9 +31,14 @@
     ├── InvalidReply (ValueError)                   an answer that Python cannot hold
     ├── LimitReached (RuntimeError)                 a message refused because too much is pending, to all servers
     ├── MiddlewareClosed (RuntimeError)             the middleware takes no more
+    ├── SendingFailed                               messages that penstock.sync had queued, and could not send
+    ├── WaitTimeout (TimeoutError)                  a call of penstock.sync that took too long
+    ├── LoopEnded (RuntimeError)                    ... or whose event loop has ended
     ├── LoadCycle (RuntimeError)                    a loader that waits for itself
     ├── ConfigError (ValueError)                    a configuration that cannot be used
     └── WrongLoop (RuntimeError)                    a connection, pool or batcher used outside its event loop
+        ├── BlockingCall                            a call of penstock.sync that would block an event loop
+        └── InheritedByFork                         ... or on an object of the parent process
 
 What goes wrong *on* a connection raises the exceptions of the ``websockets`` library (``ConnectionClosed`` and its
 siblings), because a program that moves over already handles them.

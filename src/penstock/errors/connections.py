@@ -11,6 +11,13 @@ from websockets.frames import Close
 from penstock.errors.root import PerformanceError
 
 
+def bare(url: str) -> str:
+    """A URL as it may be shown: without user and password."""
+    scheme, slashes, rest = url.partition("//")
+    authority, slash, path = rest.partition("/")
+    return scheme + slashes + authority.rpartition("@")[2] + slash + path
+
+
 class ConnectionFailed(PerformanceError, OSError):  # noqa: N818 - the specification's name
     """The peer could not be reached, or refused; the cause is chained."""
 
@@ -19,7 +26,7 @@ class ConnectionFailed(PerformanceError, OSError):  # noqa: N818 - the specifica
         self.url, self.reason = url, reason
 
     def __str__(self) -> str:
-        return f"cannot connect to {self.url}: {self.reason}"
+        return f"cannot connect to {bare(self.url)}: {self.reason}"
 
 
 class CertificateRefused(ConnectionFailed, ssl.SSLCertVerificationError):
@@ -27,7 +34,7 @@ class CertificateRefused(ConnectionFailed, ssl.SSLCertVerificationError):
 
     def __str__(self) -> str:
         return (
-            f"cannot connect to {self.url}: its TLS certificate was refused ({self.reason}); "
+            f"cannot connect to {bare(self.url)}: its TLS certificate was refused ({self.reason}); "
             "pass ssl=ssl.create_default_context(cafile=...) with the authority that signed it"
         )
 

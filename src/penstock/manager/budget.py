@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from math import inf
 
 from penstock.errors import LimitReached
 
@@ -15,11 +16,13 @@ RECOUNT = 0.005
 class Budget:
     """Bounds messages and bytes that are pending.
 
-    Each sender says what it has pending as it changes (`charge`), and asks for `room` before it takes more. Those who
-    wait for room get it in the order in which they came.
+    Each sender asks for `room` before it takes a message, which counts as pending until it has told what it has
+    (`charge`) and that the message is among it, or is not to be (`settle`). So the bounds hold however many come at
+    once. Those who wait for room get it in the order in which they came. A message larger than the bound is taken when
+    nothing else is pending.
 
     Args:
-        recount: says again what all senders have pending; it is asked while somebody waits.
+        recount: has all senders say again what they have pending; it is asked when there seems to be no room.
         raises: refuse instead of waiting.
     """
 
@@ -32,61 +35,93 @@ class Budget:
         """Bytes of other things that the same memory is for."""
         self._max_messages, self._max_bytes = max_messages, max_bytes
         self._recount, self._raises = recount, raises
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._promised = self._promised_bytes = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._recounted_at = -inf
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is any bound."""
+        return self._max_messages is not None or self._max_bytes is not None
 
     @property
     def waiting(self) -> int:
         """Callers that wait for room."""
         return len(self._waiting)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether one message more would be too many."""
-        return (self._max_messages is not None and self.messages >= self._max_messages) or (
-            self._max_bytes is not None and self.bytes + self.used_elsewhere >= self._max_bytes
-        )
+    def has_room(self, size: int) -> bool:
+        """Whether a message of so many bytes may be taken."""
+        messages, used = self.messages + self._promised, self.bytes + self._promised_bytes
+        if self._max_messages is not None and messages >= self._max_messages:
+            return False
+        if self._max_bytes is None or used + self.used_elsewhere + size <= self._max_bytes:
+            return True
+        return not messages and not used and size > self._max_bytes - self.used_elsewhere > 0
 
     def charge(self, messages: int, size: int) -> None:
         """So much more is pending, or less."""
         self.messages += messages
         self.bytes += size
 
-    async def room(self) -> None:
-        """Wait until there is room; cancelling is safe.
+    def settle(self, size: int) -> None:
+        """A message that there was room for is charged, or was not taken."""
+        self._promised -= 1
+        self._promised_bytes -= size
+
+    async def room(self, size: int) -> None:
+        """Wait until there is room for a message of so many bytes, and keep it until `settle`; cancelling is safe.
 
         Raises:
             LimitReached: there is none, and callers are to be refused.
         """
-        if not self.is_full and not self._waiting:
-            return
-        if self._raises:
-            raise LimitReached(self.messages, self._max_messages, self.bytes + self.used_elsewhere, self._max_bytes)
         loop = asyncio.get_running_loop()
-        turn = loop.create_future()
-        self._waiting.append(turn)
-        self._watch(loop)
-        try:
-            await turn
-        finally:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
+        if self._waiting or not self._finds_room(size, loop.time()):
+            if self._raises:
+                raise LimitReached(self.messages, self._max_messages, self.bytes + self.used_elsewhere, self._max_bytes)
+            await self._turn(size, loop)
+        else:
+            self._promise(size)
 
-    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _turn(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
+        turn = loop.create_future()
+        self._waiting.append((size, turn))
         if self._timer is None:
             self._timer = loop.call_later(RECOUNT, self._look, loop)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._waiting.remove((size, turn))
+            else:  # let through in the same moment
+                self.settle(size)
+            raise
+
+    def _promise(self, size: int) -> None:
+        self._promised += 1
+        self._promised_bytes += size
+
+    def _finds_room(self, size: int, now: float) -> bool:
+        """Look again before it is said that there is none, though not at every call of those who insist."""
+        if not self.has_room(size) and now - self._recounted_at >= RECOUNT:
+            self._recounted_at = now
+            self._recount()
+        return self.has_room(size)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let one caller through for each look that finds room: what it sends counts at the next."""
+        """Let through all for whom there is room."""
         self._timer = None
+        self._recounted_at = loop.time()
         self._recount()
-        while self._waiting and not self.is_full:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                break
+        while self._waiting and self.has_room(self._waiting[0][0]):
+            self._let_through()
         if self._waiting:
-            self._timer = loop.call_later(0 if not self.is_full else RECOUNT, self._look, loop)
+            self._timer = loop.call_later(RECOUNT, self._look, loop)
+
+    def _let_through(self) -> None:
+        size, turn = self._waiting.popleft()
+        self._promise(size)
+        turn.set_result(None)
 
     def close(self) -> None:
         """Let all who wait go on: what they wanted to send is refused elsewhere."""
@@ -94,6 +129,4 @@ class Budget:
             self._timer.cancel()
             self._timer = None
         while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+            self._let_through()

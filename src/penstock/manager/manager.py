@@ -97,6 +97,11 @@ class PerformanceManager:
         of_url = self._switches.get(url)
         return {stage: (self._new(stage, url) if of_url is None else of_url[stage]).mode for stage in Stage}
 
+    @property
+    def urls(self) -> set[str]:
+        """Those that are used, or of which something was decided."""
+        return set(self._switches)
+
     def modes(self) -> dict[str, dict[Stage, Mode]]:
         """The modes of all URLs that are used."""
         return {url: {stage: one.mode for stage, one in of_url.items()} for url, of_url in self._switches.items()}
@@ -108,16 +113,20 @@ class PerformanceManager:
 
         Args:
             url: for which; None for all, those to come among them.
-            seconds: until it is probed, where its mode is ``auto``; None until `restore`.
+            seconds: until it is probed, where its mode is ``auto``; None until `restore`. A stage that is bypassed
+                already stays so for the longer of both.
 
         Raises:
             ValueError: there is no such stage, or ``seconds`` is negative.
+            InvalidURI: ``url`` is no WebSocket URL.
         """
         stage = _stage(stage)
         if seconds is not None and not seconds >= 0:
             raise ValueError(f"seconds={seconds!r}: must be at least 0, or None until it is restored")
         now = self._now()
-        if url is None:
+        if url is not None:
+            parse_uri(url)
+        elif stage not in self._by_hand or _is_later(seconds, self._by_hand[stage][1], now):
             self._by_hand[stage] = reason, None if seconds is None else now + seconds
         self._note_all([switch.bypass(now, reason, seconds) for switch in self._of(stage, url)])
 
@@ -175,6 +184,11 @@ class PerformanceManager:
 
 def _ignore(_: Transition) -> None:
     """Nobody wants to know."""
+
+
+def _is_later(seconds: float | None, until: float | None, now: float) -> bool:
+    """Whether so many seconds last longer than an instant; None is for ever."""
+    return until is not None and (seconds is None or now + seconds > until)
 
 
 def _stage(name: Stage | str) -> Stage:

@@ -9,6 +9,8 @@ KEPT = 64
 """Of each kind, the latest count."""
 LEAST = 8
 """Of each kind, before anything is said."""
+SAMPLED = 32
+"""Operations in a row that are timed together."""
 
 
 class Sampler:
@@ -40,6 +42,15 @@ class Sampler:
         if not plain:
             self._next_at = now + self._interval
         return plain
+
+
+class Sample:
+    """Operations in a row that are timed together, because one alone is too short."""
+
+    __slots__ = ("left", "plain", "seconds")
+
+    def __init__(self, *, plain: bool) -> None:
+        self.plain, self.left, self.seconds = plain, SAMPLED, 0.0
 
 
 class Speedup:

@@ -126,7 +126,7 @@ class Switch:
         return self._go(Mode.OPTIMIZED, "probes succeeded", now)
 
     def bypass(self, now: float, reason: str, seconds: float | None = None) -> Transition | None:
-        """Pass the stage by, for so many seconds until it is probed; None until `restore`."""
+        """Pass the stage by, for so many seconds at least until it is probed; None until `restore`."""
         if seconds is not None and self._choice != "auto":
             return None
         return self._bypass(now, reason, inf if seconds is None else seconds)
@@ -151,8 +151,11 @@ class Switch:
 
     def _bypass(self, now: float, reason: str, seconds: float) -> Transition | None:
         self._row = 0
+        if self.mode is Mode.BYPASSED:
+            self._probe_at = max(self._probe_at, now + seconds)
+            return None
         self._probe_at = now + seconds
-        return None if self.mode is Mode.BYPASSED else self._go(Mode.BYPASSED, reason, now)
+        return self._go(Mode.BYPASSED, reason, now)
 
     def _go(self, mode: Mode, reason: str, now: float) -> Transition:
         self.mode, self.reason, self.since = mode, reason, now

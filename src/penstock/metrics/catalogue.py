@@ -126,9 +126,19 @@ CACHE_ENTRIES = _add("cache.entries", "gauge", "Entries of the cache")
 CACHE_SIZE = _add("cache.size", "gauge", "What the cache's values weigh", "bytes")
 
 MESSAGES = _add("messages", "counter", "Messages; direction is sent or received", labels="role direction")
-MESSAGE_BYTES = _add("message", "counter", "Payload of messages", "bytes", labels="role direction")
+MESSAGE_BYTES = _add(
+    "message",
+    "counter",
+    "Payload of messages; what was received over the envelope, as it was packed, 1 to 5 bytes more for each",
+    "bytes",
+    labels="role direction",
+)
 WIRE_BYTES = _add(
-    "wire", "counter", "What went over the network, headers of frames included", "bytes", labels="role direction"
+    "wire",
+    "counter",
+    "What was written to the network, headers of frames included, opening handshakes not; direction is sent",
+    "bytes",
+    labels="role direction",
 )
 SESSION_RESUMES = _add("session.resumes", "counter", "Sessions that went on over another connection")
 SESSION_LOST = _add("session.lost", "counter", "Sessions that could not go on")

@@ -58,7 +58,7 @@ class Answers:
         sampler = self._sampler
         if sampler.left > 0:
             sampler.left -= 1
-        plain = sampler.turn(time.monotonic()) if sampler.left == 0 else None
+        plain = sampler.turn(time.monotonic()) if sampler.left == 0 and self._switch.is_on else None
         began = time.perf_counter()
         if not self._switch.is_on or plain:
             value = await loader()

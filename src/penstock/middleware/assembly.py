@@ -53,15 +53,16 @@ def tier_of(cache: CacheConfig) -> SharedTier | None:
     return SharedTier(cache.shared, prefix=cache.prefix)
 
 
-def cache_of(cache: CacheConfig, tier: SharedTier | None) -> MessageCache | None:
-    """Where answers are kept."""
+def cache_of(cache: CacheConfig, tier: SharedTier | None, memory_bytes: int | None) -> MessageCache | None:
+    """Where answers are kept; half of a common budget at most, so that there is always room for messages."""
     if not cache.enabled:
         return None
+    bounds = [cache.max_bytes, None if memory_bytes is None else memory_bytes // 2]
     return MessageCache(
         cache.max_size,
         cache.ttl,
         cache.eviction_policy,
-        cache.max_bytes,
+        min((bound for bound in bounds if bound is not None), default=None),
         stale_ttl=cache.stale_ttl,
         jitter=cache.jitter,
         shared=tier,

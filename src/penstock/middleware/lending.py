@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from math import inf
@@ -23,6 +24,9 @@ from penstock.pool.pool import ConnectionPool
 from penstock.pool.slots import Key, Member
 from penstock.pool.target import check_url, check_weight, options_of, url_of
 
+PAUSE = 0.005
+"""Seconds between looks whether there is room for a connection again."""
+
 Open = Callable[..., Awaitable[Connection]]
 
 
@@ -32,7 +36,7 @@ class Lending:
     Args:
         open_: opens a connection, as the pool does it.
         patience: seconds that the pool may take beyond its own time-outs, before that counts as its failure.
-        most: plain connections at a time.
+        most: connections at a time, the pool's among them.
     """
 
     def __init__(
@@ -40,9 +44,15 @@ class Lending:
     ) -> None:
         self._pool, self._manager, self._open, self._patience = pool, manager, open_, patience
         self._ways: dict[Key, tuple[Switch, Sampler]] = {}
+        self._asked: dict[Key, int] = {}
+        """What samplers had left when it was asked last."""
         self._plain: set[Member[Connection]] = set()
-        self._room = asyncio.Semaphore(most)
-        self._closing: set[asyncio.Task[None]] = set()
+        self._most = most
+        self._held: Counter[Key] = Counter()
+        """Places of connections that are not the pool's, those among them that are being opened or closed."""
+        self._entering = asyncio.Lock()
+        self._giving_way: asyncio.Task[None] | None = None
+        self._closing: dict[asyncio.Task[None], Member[Connection]] = {}
         self._unreturned: list[Callable[[], None]] = []
         """What the pool has failed to take back, to be tried once more at the end."""
         self._thread: int | None = None
@@ -68,6 +78,12 @@ class Lending:
         self._thread = get_ident()
         way = self._ways[key] = self._manager.switch(Stage.POOL, url_of(key)), self._manager.sampler()
         return way
+
+    def in_use(self) -> set[str]:
+        """URLs for which connections are lent past the pool, or were asked for since this was asked last."""
+        asked, self._asked = self._asked, {key: sampler.left for key, (_, sampler) in self._ways.items()}
+        used = {url_of(key) for key, left in self._asked.items() if asked.get(key) != left}
+        return used | {url_of(member.key) for member in self._plain}
 
     def forget(self, url: str) -> None:
         """A URL is not used any more."""
@@ -115,7 +131,8 @@ class Lending:
     async def wait(self, key: Key, timeout: float | None, weight: int = 0) -> Member[Connection]:
         """See `ConnectionPool.wait`. Cancelling is safe."""
         switch, sampler = self._ways.get(key) or self._way(key)
-        plain = sampler.turn(time.monotonic()) if sampler.left == 0 else None
+        plain = sampler.turn(time.monotonic()) if sampler.left == 0 and switch.is_on else None
+        plain = plain and self._has_room(key)
         if not switch.is_on or plain:
             return await self._timed(self._open_plain(key, timeout), plain)
         return await self._timed(self._wait(switch, key, timeout, weight), plain)
@@ -160,11 +177,11 @@ class Lending:
         now = asyncio.get_running_loop().time
         try:
             async with asyncio.timeout(min(seconds + config.connect_timeout, 1e9)) as deadline:
-                await self._room.acquire()
+                await self._enter(key)
                 try:
                     connection = await self._open(url, **options_of(key))
                 except BaseException:
-                    self._room.release()
+                    self._leave(key)
                     raise
         except PerformanceError:
             raise
@@ -175,6 +192,39 @@ class Lending:
         member.uses = 1
         self._plain.add(member)
         return member
+
+    # Room for both
+
+    def _has_room(self, key: Key) -> bool:
+        if self._held[key] >= self._pool.config.max_connections:
+            return False
+        return self._of_pool() + self._held.total() < self._most
+
+    def _of_pool(self) -> int:
+        stats = self._pool.stats()
+        return stats.in_use + stats.idle + stats.connecting + stats.closing
+
+    async def _enter(self, key: Key) -> None:
+        """Wait for a place past the pool, whose idle connections give way; cancelling is safe."""
+        while not self._has_room(key):
+            async with self._entering:
+                while self._held[key] < self._pool.config.max_connections and not self._has_room(key):
+                    if self._giving_way is None or self._giving_way.done():
+                        self._giving_way = asyncio.ensure_future(self._pool.drain())
+                    await asyncio.sleep(PAUSE)
+            if not self._has_room(key):
+                await asyncio.sleep(PAUSE)
+        self._held[key] += 1
+
+    def _leave(self, key: Key) -> None:
+        self._held[key] -= 1
+        if not self._held[key]:
+            del self._held[key]
+
+    async def room_for_pool(self) -> None:
+        """Wait until the pool may open the connection for which it has kept a place; cancelling is safe."""
+        while self._held and self._of_pool() + self._held.total() > self._most:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(PAUSE)
 
     # Taking back
 
@@ -197,7 +247,7 @@ class Lending:
         except Exception as exc:  # noqa: BLE001 - the pool's own failure; the borrower has done nothing wrong
             member.connection.abort()
             self._unreturned.append(to_pool)
-            self._manager.failed(self._ways[member.key][0], exc)
+            self._manager.failed(self._manager.switch(Stage.POOL, url_of(member.key)), exc)
 
     def collected(self, member: Member[Connection], weight: int) -> None:
         """See `ConnectionPool.collected`."""
@@ -208,19 +258,29 @@ class Lending:
 
     def _discard(self, member: Member[Connection]) -> None:
         self._plain.discard(member)
-        self._room.release()
         task = asyncio.get_running_loop().create_task(member.connection.close())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._closing[task] = member
+        task.add_done_callback(self._closed_one)
 
-    async def close(self) -> None:
-        """Lend no more, drop the plain connections that are still lent, and wait until all are gone."""
+    def _closed_one(self, task: asyncio.Task[None]) -> None:
+        self._leave(self._closing.pop(task).key)
+
+    async def close(self, timeout: float) -> None:
+        """Lend no more, drop the plain connections that are still lent; those that do not close in time as well."""
         self._closed = True
+        if self._giving_way is not None:
+            self._giving_way.cancel()
         for to_pool in self._unreturned:
             with suppress(Exception):
                 to_pool()
         for member in list(self._plain):
             member.connection.abort()
             self._discard(member)
+        try:
+            if self._closing:
+                await asyncio.wait(self._closing, timeout=timeout)
+        finally:
+            for member in list(self._closing.values()):
+                member.connection.abort()
         if self._closing:
             await asyncio.wait(self._closing)

@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from penstock.batch.batcher import MessageBatcher
 from penstock.batch.stats import BatchTotals
 from penstock.connection.outbox import Outbox
-from penstock.errors import MiddlewareClosed, PerformanceError
+from penstock.errors import MessageTypeError, MiddlewareClosed, PerformanceError, SerializationError
 from penstock.manager.budget import Budget
 from penstock.manager.manager import PerformanceManager
+from penstock.manager.speedup import SAMPLED, Sample
 from penstock.manager.switch import Stage
-from penstock.message import NORMAL, Message, Priority
+from penstock.message import NORMAL, Message, Priority, payload_bytes
 from penstock.middleware.carrier import Carrier
 from penstock.transport.base import ConnectionClosed, Data
 
 logger = logging.getLogger("penstock.middleware")
-
-SAMPLED = 32
-"""Messages in a row that are timed, to compare the plain way with the other."""
 
 ATTEMPTS = 3
 """Connections on which a message is tried that the peer closes before it is accepted."""
@@ -37,13 +37,11 @@ def is_fault(exc: Exception) -> bool:
     return not isinstance(exc, PerformanceError | ConnectionClosed | OSError)
 
 
-class Sample:
-    """Messages in a row that are timed."""
-
-    __slots__ = ("left", "plain", "seconds")
-
-    def __init__(self, *, plain: bool) -> None:
-        self.plain, self.left, self.seconds = plain, SAMPLED, 0.0
+def size_of(message: object) -> int:
+    """Bytes that a message will take; 0 for what is none, or is not whole. Raises SerializationError."""
+    if isinstance(message, str):
+        return payload_bytes(message)
+    return memoryview(message).nbytes if isinstance(message, bytes | bytearray | memoryview) else 0
 
 
 class Line:
@@ -85,8 +83,10 @@ class Line:
         self._always_batched, self._patience = always_batched, patience
         self._batcher: MessageBatcher | None = None
         self._past = BatchTotals()
-        self._withdrawn: list[Message] | None = None
-        """Where messages go that a batcher gives back."""
+        self._withdraw = False
+        """Whether the batcher is to give back what it holds."""
+        self._withdrawn: deque[Message] = deque()
+        """What a batcher gave back, and has not left yet."""
         self._accepted = 0
         """Of the batch that is being delivered."""
         self._sample: Sample | None = None
@@ -94,30 +94,34 @@ class Line:
         self._here = 0
         """Senders that nobody may overtake."""
         self._charged = (0, 0)
-        self._writes = 0
+        self._traffic = 0
         self._closed = False
 
     # Sending
 
     async def send(self, message: Data, priority: Priority, key: str | None, ttl: float | None) -> None:
         """Accept a message, after those that were offered before it; see `PerformanceMiddleware.send`."""
+        size = size_of(message)
         self._here += 1
         self.direct = None
         try:
-            await self._budget.room()
-            async with self._turn:
-                if self._closed:
-                    raise MiddlewareClosed
-                await self._send_in_turn(message, priority, key, ttl)
+            await self._budget.room(size)
+            try:
+                async with self._turn:
+                    if self._closed:
+                        raise MiddlewareClosed
+                    await self._send_in_turn(message, priority, key, ttl)
+            finally:
+                self.charge()
+                self._budget.settle(size)
         finally:
             self._here -= 1
-            self.charge()
-            self._settle()
+            self.reconsider()
 
     async def _send_in_turn(self, message: Data, priority: Priority, key: str | None, ttl: float | None) -> None:
-        sample = self._sampled()
         began = time.perf_counter()
-        if not self._switch.is_on or (sample is not None and sample.plain):
+        sample = await self._sampled()
+        if not self._switch.is_on or self._withdrawn or (sample is not None and sample.plain):
             await self._empty()
             await self._send_on(message, flush=True)
         elif self._always_batched or self._batcher or priority is not NORMAL or key is not None or ttl is not None:
@@ -125,7 +129,8 @@ class Line:
         else:
             await self._send_gathered(message)
         if sample is not None:
-            await self._measured(sample, began)
+            sample.left -= 1
+            sample.seconds += time.perf_counter() - began
 
     async def _send_gathered(self, message: Data) -> None:
         try:
@@ -144,12 +149,17 @@ class Line:
         self.carrier.gone(None)
 
     async def _send_on(self, message: Data, *, flush: bool) -> None:
-        """Have a connection accept a message; ``flush`` writes it by itself."""
+        """Have a connection accept a message; ``flush`` writes those before it first, so each by itself.
+
+        All waiting comes before: a message whose sending was cancelled was not accepted.
+        """
         attempts = 0
         while True:
             connection = await self.carrier.ready()
             self.outbox = connection.outbox
             try:
+                if flush:
+                    await connection.flush()
                 await connection.send(message)
             except ConnectionClosed as exc:
                 if self.carrier.connection is connection:
@@ -158,21 +168,21 @@ class Line:
                 if attempts == ATTEMPTS:
                     raise
             else:
-                break
-        if flush:
-            try:
-                await connection.flush()
-            except ConnectionClosed as exc:  # it was accepted, and shares the fate of those before it
-                if self.carrier.connection is connection:
-                    self.carrier.gone(exc)
+                return
+
+    async def _pass_on(self, message: Message, *, flush: bool) -> None:
+        """Send a message that was accepted before; one that cannot be sent is dropped, and holds up none after it."""
+        try:
+            await self._send_on(message.data, flush=flush)
+        except (SerializationError, MessageTypeError) as exc:
+            self._lose(1, f"refused ({exc})", "failed")
 
     # Through the batcher
 
     async def _add(self, message: Data, priority: Priority, key: str | None, ttl: float | None) -> None:
         try:
-            batcher = self._batcher
-            if batcher is None:
-                batcher = self._batcher = self._make_batcher(self._deliver, self._dropped)
+            batcher = self._batcher or self._make_batcher(self._deliver, self._dropped)
+            self._batcher = batcher
             await self._patiently(lambda: batcher.add_message(message, priority, key, ttl))
         except Exception as exc:
             if not (is_fault(exc) or isinstance(exc, TimeoutError)):
@@ -205,38 +215,45 @@ class Line:
     async def _deliver(self, messages: list[Message]) -> None:
         """Have a connection accept a batch; called by the batcher, again for a batch that was not accepted whole."""
         while self._accepted < len(messages):
-            await self._send_on(messages[self._accepted].data, flush=False)
+            await self._pass_on(messages[self._accepted], flush=False)
             self._accepted += 1
         self._accepted = 0
 
     def _dropped(self, messages: list[Message], reason: str) -> None:
-        if self._withdrawn is not None:
-            self._withdrawn += messages[self._accepted :]
-            self._accepted = 0
-        else:
-            self.dropped[reason] = self.dropped.get(reason, 0) + len(messages)
-            logger.warning("%d messages to %s were dropped: %s", len(messages), self.carrier.shown, reason)
+        if reason in ("failed", "closed"):  # the batch that was being delivered comes first
+            messages, self._accepted = messages[self._accepted :], 0
+        if self._withdraw and reason == "closed":
+            self._withdrawn += messages
+        elif messages:
+            self._lose(len(messages), reason, reason)
+
+    def _lose(self, count: int, why: str, reason: str) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
+        logger.warning("%d messages to %s were dropped: %s", count, self.carrier.shown, why)
 
     async def _empty(self) -> None:
-        """Let what has gathered leave, before what comes after it takes another way."""
-        batcher, self._batcher = self._batcher, None
-        if batcher is None:
-            return
-        try:
-            await self._patiently(batcher.flush_messages)
-        except PerformanceError:
-            pass  # it was dropped, and counted
-        except Exception as exc:  # noqa: BLE001 - the stage's own failure: counted, logged, and the plain way taken
-            self._failed(exc)
-        withdrawn: list[Message] = []
-        self._withdrawn = withdrawn
-        try:
-            await batcher.close(0)
-        finally:
-            self._withdrawn = None
-            self._past.add(batcher.stats())
-        for message in withdrawn:
-            await self._send_on(message.data, flush=True)
+        """Let what has gathered leave, before what comes after it takes another way.
+
+        Cancelling leaves the rest in the batcher, for the next who comes.
+        """
+        batcher = self._batcher
+        if batcher is not None:
+            try:
+                await self._patiently(batcher.flush_messages)
+            except PerformanceError:
+                pass  # it was dropped, and counted
+            except Exception as exc:  # noqa: BLE001 - the stage's own failure: counted, logged, and the plain way taken
+                self._failed(exc)
+            self._withdraw = True
+            try:
+                await batcher.close(0)
+            finally:
+                self._withdraw = False
+                self._past.add(batcher.stats())
+                self._batcher = None
+        while self._withdrawn:
+            await self._pass_on(self._withdrawn[0], flush=True)
+            self._withdrawn.popleft()
 
     # The stage's health
 
@@ -247,22 +264,21 @@ class Line:
         if self._switch.is_shaky:
             self._manager.worked(self._switch)
 
-    def _sampled(self) -> Sample | None:
+    async def _sampled(self) -> Sample | None:
+        """What the next message is measured for, if it is; one sample ends when all its messages are written."""
+        sample = self._sample
+        if sample is not None and not sample.left:
+            began = time.perf_counter()
+            await self.flush()
+            self._sample = None
+            if self._switch.is_on:
+                seconds = sample.seconds + time.perf_counter() - began
+                self._manager.speedups[Stage.BATCH].record(seconds / SAMPLED, plain=sample.plain)
         if self._sample is None and self.sampler.left == 0 and self._switch.is_on:
             plain = self.sampler.turn(time.monotonic())
             if plain is not None:
                 self._sample = Sample(plain=plain)
         return self._sample
-
-    async def _measured(self, sample: Sample, began: float) -> None:
-        sample.left -= 1
-        if not sample.left:
-            self._sample = None
-            if not sample.plain:
-                await self.flush()
-        sample.seconds += time.perf_counter() - began
-        if not sample.left:
-            self._manager.speedups[Stage.BATCH].record(sample.seconds / SAMPLED, plain=sample.plain)
 
     # What was counted, and is pending
 
@@ -279,28 +295,31 @@ class Line:
         messages = size = 0
         if self.carrier.connection is not None:
             messages, size = self.outbox.pending, self.outbox.size
+            if self._budget.is_bounded and self.outbox.transport.blocked:
+                size += self.carrier.connection.transport.get_write_buffer_size()
         if self._batcher is not None:
             stats = self._batcher.stats()
             messages += stats.pending + stats.delivering
             size += stats.pending_bytes
-        before = self._charged
+        self._budget.charge(messages - self._charged[0], size - self._charged[1])
         self._charged = messages, size
-        self._budget.charge(messages - before[0], size - before[1])
 
     @property
     def pending(self) -> tuple[int, int]:
         """Messages and bytes that wait, at the last look."""
         return self._charged
 
-    def _settle(self) -> None:
-        """Let messages go straight to the connection again, if nothing stands against it."""
+    def reconsider(self) -> None:
+        """Let messages go straight to the connection, if nothing stands against it."""
         connection = self.carrier.connection
         if (
             connection is None
             or self._here
             or self._batcher is not None
+            or self._withdrawn
             or self._sample is not None
             or self._always_batched
+            or self._budget.is_bounded
             or self._closed
             or self._switch.is_shaky
             or not self._switch.is_on
@@ -309,10 +328,6 @@ class Line:
         else:
             self.direct = connection.send
 
-    def reconsider(self) -> None:
-        """The stage may be in another mode."""
-        self._settle()
-
     def _disconnected(self) -> None:
         self.direct = None
 
@@ -320,20 +335,22 @@ class Line:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing was written since this was asked last, nor waits."""
-        if self._here or self.carrier.connection is None or self.pending != (0, 0):
+        """Whether nothing was sent or received since this was asked last, nor waits."""
+        carrier = self.carrier
+        if self._here or carrier.connection is None or carrier.is_handing_over or self.pending != (0, 0):
             return False
-        writes, self._writes = self._writes, self.outbox.writes
-        return writes == self._writes and not self.outbox.pending
+        traffic = self.outbox.writes + carrier.received
+        before, self._traffic = self._traffic, traffic
+        return traffic == before and not (self.outbox.pending or self.outbox.transport.blocked)
 
     @property
     def is_unused(self) -> bool:
         """Whether there is nothing that would be missed."""
-        return not (self._here or self.carrier.connection is not None or self._batcher is not None)
+        return not (self._here or self.carrier.connection or self._batcher or self._withdrawn)
 
     async def rest(self) -> None:
-        """Return the connection; the next message borrows one again."""
-        async with self._turn:
+        """Return the connection; the next message borrows one again. Cancelling is safe."""
+        async with self._alone():
             await self._empty()
             await self.carrier.rest()
 
@@ -346,16 +363,45 @@ class Line:
             await connection.flush()
 
     async def drain(self) -> None:
-        """Wait until what was accepted is written, and taken where that is told; then return the connection."""
-        self.direct = None
-        async with self._turn:
+        """Wait until what was accepted is written, and taken where that is told; then return the connection.
+
+        Cancelling ends the waiting, and the connection stays.
+        """
+        async with self._alone():
             await self._empty()
             try:
                 await self.carrier.settle()
-            finally:
+            except (ConnectionClosed, PerformanceError):
                 await self.carrier.rest()
+                raise
+            await self.carrier.rest()
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Nobody sends meanwhile, straight to the connection neither."""
+        self._here += 1
+        self.direct = None
+        try:
+            async with self._turn:
+                yield
+        finally:
+            self._here -= 1
+            self.charge()
+            self.reconsider()
 
     async def close(self) -> None:
         """Accept no more, and do as `drain`."""
         self._closed = True
         await self.drain()
+
+    async def abort(self) -> None:
+        """Drop the connection, and what has not left."""
+        self._closed = True
+        try:
+            if self._batcher is not None:
+                await self._batcher.close(0)
+        finally:
+            if self._withdrawn:
+                self._lose(len(self._withdrawn), "closed", "closed")
+                self._withdrawn.clear()
+            self.carrier.close()

@@ -5,30 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import Any, Literal, Self, overload
 
+from penstock.cache.cache import MessageCache
 from penstock.config.performance import PerformanceConfig
 from penstock.connection.accelerate import accelerate
 from penstock.connection.connection import Connection
 from penstock.errors import MiddlewareClosed, WrongLoop
-from penstock.manager.budget import Budget
-from penstock.manager.switch import Transition
 from penstock.message import NORMAL, Priority
 from penstock.metrics.alerts.manager import AlertManager
 from penstock.metrics.collector import MetricsCollector
+from penstock.metrics.traffic import traffic_samples
 from penstock.middleware.answers import Answers
-from penstock.middleware.assembly import batcher_of, cache_of, manager_of, pool_config, sinks_of, tier_of
-from penstock.middleware.carrier import Carrier, OnMessage, OnUndelivered
+from penstock.middleware.assembly import cache_of, manager_of, pool_config, sinks_of, tier_of
+from penstock.middleware.carrier import OnMessage, OnUndelivered
 from penstock.middleware.control import Control
 from penstock.middleware.lending import Lending
 from penstock.middleware.line import Line, is_fault
+from penstock.middleware.lines import Lines
 from penstock.middleware.metrics import samples_of
 from penstock.middleware.opening import Opening, TransportLike
 from penstock.middleware.report import report
-from penstock.middleware.stats import PerformanceStats, SendingCounts
+from penstock.middleware.stats import PerformanceStats
 from penstock.pool.hooks import Hook
 from penstock.pool.lease import PooledConnection
 from penstock.pool.pool import ConnectionPool
@@ -40,10 +41,10 @@ from penstock.rpc.jsonrpc import Rpc
 from penstock.rpc.opening import over
 from penstock.transport.base import ConnectionClosed, Data
 
-if TYPE_CHECKING:  # it needs an extra
-    pass
-
 logger = logging.getLogger("penstock.middleware")
+
+SHORTEST_PAUSE = 0.01
+"""Seconds between two looks for what is idle, at least."""
 
 
 class PerformanceMiddleware:
@@ -85,43 +86,40 @@ class PerformanceMiddleware:
         fallback, limits = config.fallback, config.limits
         self.manager = manager_of(fallback)
         """Which stages are used, and why."""
-        self.manager.on_transition = self._changed
         self._opening = Opening(config, transport, self.manager)
         most = config.pool.max_total if limits.max_connections is None else limits.max_connections
         self.pool = ConnectionPool(
             pool_config(config),
-            connect=self._opening.open_for_pool,
+            connect=self._open_for_pool,
             on_connect=on_connect,
             on_release=on_release,
             endpoints=endpoints,
         )
         """Where connections come from."""
         self._lending = Lending(self.pool, self.manager, self._opening.open, fallback.stage_timeout, most)
-        self._budget = Budget(
-            limits.max_pending_messages,
-            min((most for most in (limits.max_pending_bytes, limits.memory_bytes) if most is not None), default=None),
-            self._recount,
-            raises=limits.on_limit == "raise",
-        )
+        self.lines = Lines(config, self.manager, self._borrow, on_message, on_undelivered)
+        """The ways of messages to URLs; penstock's own."""
+        self._lines = self.lines.at
+        self.manager.on_transition = self.lines.changed
         self._tier = tier_of(config.cache)
-        self.cache = cache_of(config.cache, self._tier)
+        self.cache = cache_of(config.cache, self._tier, limits.memory_bytes)
         """Where answers are kept; None where that is not enabled."""
         self._clients: dict[Hashable, Client[Any]] = {}
+        self._answers: dict[str, Answers] = {}
         self._kept: list[dict[str, Any]] = []
         """The options of clients, so that none of them is another's once it is gone."""
         self.metrics = MetricsCollector(interval=config.metrics.interval)
         """What is measured, and was."""
         self.metrics.add_source(samples_of(self))
+        self.metrics.add_source(traffic_samples)
         self.metrics.watch(self._tick)
         self.alerts = AlertManager(self.metrics, sinks=sinks_of(config.alerts, self.manager, fallback.probe_after))
         """What is wrong, by rules."""
-        self._on_message, self._on_undelivered = on_message, on_undelivered
-        self._lines: dict[str, Line] = {}
-        self._past = SendingCounts()
         self._control: Control | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._began = time.monotonic()
         self._tidying: asyncio.Task[None] | None = None
+        self._ended = asyncio.Event()
         self._closed = False
 
     # The way out
@@ -162,7 +160,7 @@ class PerformanceMiddleware:
         if direct is not None and priority is NORMAL and key is None and ttl is None:
             sampler = line.sampler
             sampler.left -= 1
-            if sampler.left and not line.outbox.transport.blocked:
+            if sampler.left and not (line.outbox.transport.blocked and self.lines.budget.is_bounded):
                 try:
                     await direct(message)
                 except ConnectionClosed:
@@ -207,10 +205,18 @@ class PerformanceMiddleware:
         if found is None:
             given = {"connections": self.config.rpc.connections, "max_calls": self.config.rpc.max_calls, **options}
             if self.cache is not None:
-                given.setdefault("cache", Answers(self.cache, self.manager, url, self.config.fallback.stage_timeout))
+                given.setdefault("cache", self._answers_of(url, self.cache))
             found = self._clients[key] = over(self._lending, url, protocol, **given)
             self._kept.append(options)
         return found
+
+    def _answers_of(self, url: str, cache: MessageCache) -> Answers:
+        """The same for all clients of a URL: they wait for each other's questions."""
+        answers = self._answers.get(url)
+        if answers is None:
+            patience = self.config.fallback.stage_timeout
+            answers = self._answers[url] = Answers(cache, self.manager, url, patience)
+        return answers
 
     def connect(self, url: str, **options: Any) -> Awaitable[Connection]:
         """Open a connection of your own, as configured; ``options`` are those of `penstock.connect`."""
@@ -226,66 +232,40 @@ class PerformanceMiddleware:
     def _new_line(self, url: str) -> Line:
         check_url(url)
         self._start()
-        sending = self.config.sending
-        line = self._lines[url] = Line(
-            url,
-            partial(self._new_carrier, url),
-            partial(batcher_of, sending),
-            self.manager,
-            self._budget,
-            always_batched=bool(sending.ordering or sending.deduplicate or sending.batch_timeout),
-            patience=self.config.fallback.stage_timeout,
-        )
-        return line
-
-    def _new_carrier(self, url: str, on_gone: Any) -> Carrier:
-        return Carrier(
-            url,
-            partial(self._borrow, url),
-            on_message=self._on_message,
-            on_undelivered=self._on_undelivered,
-            on_gone=on_gone,
-        )
+        return self.lines.new(url)
 
     async def _borrow(self, url: str) -> PooledConnection:
         return await self.connection(url)
 
+    async def _open_for_pool(self, url: str, **options: Any) -> Connection:
+        await self._lending.room_for_pool()
+        return await self._opening.open_for_pool(url, **options)
+
     @property
     def most_pending(self) -> int:
         """Messages that may be pending, to all URLs that are used."""
-        each = self.config.sending.max_pending_messages * max(1, len(self._lines))
-        most = self.config.limits.max_pending_messages
-        return each if most is None else min(each, most)
+        return self.lines.most_pending
 
     def _cached_bytes(self) -> int:
         return (self.cache and self.cache.get_cache_stats().size_bytes) or 0
-
-    def _changed(self, transition: Transition) -> None:
-        line = self._lines.get(transition.url)
-        if line is not None:
-            line.reconsider()
-
-    def _recount(self) -> None:
-        for line in self._lines.values():
-            line.charge()
 
     # What it is doing
 
     def stats(self) -> PerformanceStats:
         """What the stages have and have done."""
-        self._recount()
+        self.lines.recount()
         cache = None if self.cache is None else self.cache.get_cache_stats()
         return PerformanceStats(
             uptime=time.monotonic() - self._began,
             pool=self.pool.stats(),
             plain_connections=self._lending.plain,
-            sending=self._past.snapshot(self._lines.values(), self._budget),
+            sending=self.lines.past.snapshot(self._lines.values(), self.lines.budget),
             cache=cache,
             modes=self.manager.modes(),
             speedups={stage: speedup.ratio for stage, speedup in self.manager.speedups.items()},
             failures=dict(self.manager.failures),
             transitions=tuple(self.manager.transitions),
-            memory_bytes=self._budget.bytes + self._cached_bytes(),
+            memory_bytes=self.lines.budget.bytes + self._cached_bytes(),
         )
 
     # Life
@@ -310,25 +290,26 @@ class PerformanceMiddleware:
 
     def _tick(self, _: float) -> None:
         """Metrics have been read."""
-        self._budget.used_elsewhere = self._cached_bytes() if self.config.limits.memory_bytes is not None else 0
+        self.lines.budget.used_elsewhere = self._cached_bytes() if self.config.limits.memory_bytes is not None else 0
 
     async def _tidy_for_ever(self) -> None:
-        """Return connections over which nothing is sent, and count what is pending on those that are slow."""
+        """Begin probes that are due, return connections over which nothing is sent, and forget what is not used."""
+        idle_time = self.config.sending.idle_time
+        pause = min(max(idle_time, SHORTEST_PAUSE), 1.0)
+        due = time.monotonic() + idle_time
         while True:
-            await asyncio.sleep(self.config.sending.idle_time)
+            await asyncio.sleep(pause)
             self.manager.tick()
-            self._recount()
-            await self._rest()
+            if time.monotonic() >= due:
+                due = time.monotonic() + idle_time
+                self._tidy()
 
-    async def _rest(self) -> None:
-        """Return the connections over which nothing was sent for a while, and forget lines that have none."""
-        for url, line in list(self._lines.items()):
-            if line.is_idle:
-                await line.rest()
-            elif line.is_unused:
-                self._past.add(self._lines.pop(url))
-                self._lending.forget(url)
-                self.manager.forget(url)
+    def _tidy(self) -> None:
+        self.lines.tidy()
+        of_clients = {client.url for client in self._clients.values()}
+        for url in self.manager.urls - self._lines.keys() - self._lending.in_use() - of_clients:
+            self._lending.forget(url)
+            self.manager.forget(url)
 
     async def drain(self, url: str | None = None) -> None:
         """Wait until what was accepted for ``url`` (None: for all) is written, and retire its connections.
@@ -340,40 +321,51 @@ class PerformanceMiddleware:
             DeliveryUnknown, ConnectionClosed: a connection ended before everything was taken.
         """
         self._start()
-        for line in [line for at, line in self._lines.items() if url is None or at == url]:
-            await line.drain()
-        await self.pool.drain(url)
+        retiring = asyncio.ensure_future(self.pool.drain(url))
+        try:
+            await asyncio.sleep(0)  # those that are open now are marked, before a line gets another
+            await self.lines.drain(url)
+            await retiring
+        finally:
+            retiring.cancel()
 
     async def close(self, timeout: float = 10.0) -> None:
         """Accept no more, write what was accepted, and close all connections.
 
-        What is not written after ``timeout`` seconds is lost, and logged. Cancelling drops it at once.
+        What is not written after ``timeout`` seconds is lost, and logged. Cancelling drops it at once. Closing again
+        waits likewise.
         """
         if self._closed:
+            await self._ended.wait()
             return
         self._closed = True
-        self._budget.close()
         if self._tidying is not None:
             self._tidying.cancel()
         deadline = time.monotonic() + timeout
         try:
-            async with asyncio.timeout(timeout):
-                results = await asyncio.gather(*(line.close() for line in self._lines.values()), return_exceptions=True)
-            for line, result in zip(self._lines.values(), results, strict=True):
-                if isinstance(result, Exception):
-                    logger.warning("messages to %s may not have arrived: %s", line.carrier.shown, result)
-        except TimeoutError:
-            logger.error("%d messages were not written within %s s, and are lost", self._budget.messages, timeout)
+            await self.lines.close(timeout)
         finally:
-            await asyncio.gather(*(client.close() for client in self._clients.values()))
-            if self._tier is not None:
-                await self._tier.close()
-            await self._lending.close()
-            await self.pool.close(max(0.0, deadline - time.monotonic()))
-            await self.alerts.close()
-            if self._control is not None:
-                await self._control.close()
-            self.metrics.stop()
+            await self._close_all(max(0.0, deadline - time.monotonic()))
+
+    async def _close_all(self, seconds: float) -> None:
+        """Close one after the other, though some of them fail, or the waiting is cancelled."""
+        control, tier = self._control, self._tier
+        closings: list[Callable[[], Awaitable[object]]] = [
+            self.lines.abort,
+            *(client.close for client in self._clients.values()),
+            partial(self._lending.close, seconds),
+            partial(self.pool.close, seconds),
+            self.alerts.close,
+            *([] if tier is None else [tier.close]),
+            *([] if control is None else [control.close]),
+        ]
+        for close in closings:
+            try:
+                await close()
+            except Exception:
+                logger.exception("closing the middleware: a part of it failed")
+        self.metrics.stop()
+        self._ended.set()
 
     async def __aenter__(self) -> Self:
         self._start()
@@ -383,8 +375,3 @@ class PerformanceMiddleware:
         self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
-
-
-def _least(*bounds: int | None) -> int | None:
-    """The lowest of those that are given."""
-    return min((bound for bound in bounds if bound is not None), default=None)

@@ -6,12 +6,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Gener
 from ssl import SSLContext
 from threading import get_ident
 from types import TracebackType
-from typing import Any, NoReturn, Protocol, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from penstock.connection.connection import Connection
 from penstock.connection.messages import DataLike, Fragments, is_whole
 from penstock.errors import LeaseReturned, WrongLoop
+from penstock.pool.absent import NOT_LENT, REPLACING, RETURNED
+from penstock.pool.lender import Lender, ShareLender
 from penstock.pool.slots import Key, Member
+from penstock.pool.swift import Sender, sender_of
 from penstock.pool.target import target_of, url_of
 from penstock.transport.base import ConnectionClosed, ConnectionClosedOK, Data, HeadersLike, State, Subprotocol
 
@@ -21,48 +24,7 @@ DISCARDED = "discarded"
 """Why a connection is returned that its borrower finds unfit."""
 
 
-class Lender(Protocol):
-    """Who lends connections, and takes them back."""
-
-    @property
-    def thread(self) -> int | None:
-        """The only one in which that may be done; no thread's number in a child process."""
-
-    def take(self, key: Key) -> Member[Connection] | None: ...
-    async def wait(self, key: Key, timeout: float | None, weight: int = 0) -> Member[Connection]: ...
-    def give_back(self, member: Member[Connection], reason: str | None) -> None: ...
-    def collected(self, member: Member[Connection], weight: int) -> None:
-        """A loan was never returned, and is gone."""
-
-
-class ShareLender(Lender, Protocol):
-    """Who lends parts of connections as well."""
-
-    def take_share(self, key: Key, weight: int) -> Member[Connection] | None: ...
-    def give_back_share(self, member: Member[Connection], weight: int, reason: str | None) -> None: ...
-
-
 Receive = Callable[[], Coroutine[Any, Any, Data]]
-
-
-class _NotLent:
-    """In place of the connection before it was lent."""
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise RuntimeError("no connection yet: write `await pool.get_connection(url)`, or `async with`")
-
-
-class _Returned:
-    """In place of the connection, once it was returned."""
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise LeaseReturned
-
-
-_NOT_LENT: Any = _NotLent()
-_RETURNED: Any = _Returned()
-_REPLACING: Any = _Returned()
-"""In place of a connection that was returned for another, as long as there is none."""
 
 
 class _Replacing:
@@ -95,20 +57,25 @@ class PooledConnection:
     on with it, whoever has it by then. An iterator looks before each message whether the loan still lasts.
     """
 
-    __slots__ = ("_connection", "_key", "_lender", "_member", "_timeout", "_untried")
+    __slots__ = ("_connection", "_key", "_lender", "_member", "_sender", "_swift_send", "_timeout", "_untried")
+
+    _swift: ClassVar[type[PooledConnection]]
+    """What it becomes once it has sent, until it is returned."""
 
     def __init__(self, lender: Lender, key: Key, timeout: float | None) -> None:
         self._lender = lender
         self._key = key
         self._timeout = timeout
-        self._connection: Connection = _NOT_LENT
+        self._connection: Connection = NOT_LENT
         self._member: Member[Connection]
-        self._untried: bool
+        self._untried = False  # True from when it is lent until it is used
+        self._sender: Sender
+        self._swift_send: Any
 
     def __repr__(self) -> str:
         state = "asked for"
-        if self._connection is not _NOT_LENT:
-            gone = {_RETURNED: "returned", _REPLACING: "being replaced"}
+        if self._connection is not NOT_LENT:
+            gone = {RETURNED: "returned", REPLACING: "being replaced"}
             state = gone.get(self._connection) or self._connection.state.name
         return f"<PooledConnection {state} {self.url}>"
 
@@ -123,7 +90,7 @@ class PooledConnection:
         return self
 
     async def __aenter__(self) -> Self:
-        if self._connection is _NOT_LENT or self._connection is _RETURNED:  # else lent by ``await`` already
+        if self._connection is NOT_LENT or self._connection is RETURNED:  # else lent by ``await`` already
             lender = self._lender
             member = lender.take(self._key)
             if member is None:
@@ -136,9 +103,14 @@ class PooledConnection:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._connection is not _RETURNED:
-            self._connection = _RETURNED
-            self._lender.give_back(self._member, None if exc_type is None or self._untried else "error")
+        if self._untried:
+            self._untried = False
+            self._connection = RETURNED
+            self._lender.give_back(self._member, None)
+        elif self._connection is not RETURNED:
+            self._slow_down()
+            self._connection = RETURNED
+            self._lender.give_back(self._member, None if exc_type is None else "error")
 
     def release(self) -> None:
         """Return the connection. Calling it again does nothing.
@@ -154,12 +126,14 @@ class PooledConnection:
 
     def _end(self, reason: str | None) -> None:
         if self._is_lent():
-            self._connection = _RETURNED
+            self._slow_down()
+            self._untried = False
+            self._connection = RETURNED
             self._lender.give_back(self._member, reason)
 
     def _is_lent(self) -> bool:
         """Whether there is anything to return. Raises WrongLoop in another thread than the pool's."""
-        if self._connection is _RETURNED or self._connection is _NOT_LENT:
+        if self._connection is RETURNED or self._connection is NOT_LENT:
             return False
         if get_ident() != self._lender.thread:
             raise WrongLoop
@@ -191,7 +165,7 @@ class PooledConnection:
     def is_connected(self) -> bool:
         """Whether it is lent to you, and open."""
         connection = self._connection
-        return connection not in (_NOT_LENT, _RETURNED, _REPLACING) and connection.state is State.OPEN
+        return connection not in (NOT_LENT, RETURNED, REPLACING) and connection.state is State.OPEN
 
     @property
     def connection(self) -> Connection:
@@ -212,15 +186,28 @@ class PooledConnection:
     def send(self, message: DataLike | Fragments, *, text: bool | None = None) -> Coroutine[Any, Any, None]:
         """See `penstock.Connection.send`."""
         connection = self._connection
-        if self._untried and connection is not _RETURNED:
+        if self._untried:
             return self._send_first(connection, message, text)
+        self._quicken(connection)
         return connection.send(message, text=text)
+
+    def _quicken(self, connection: Connection) -> None:
+        """Spare what is sent from now on the way through `send`."""
+        sender = sender_of(connection)
+        if sender is not None:
+            self._sender, self._swift_send = sender, sender.send
+            self.__class__ = self._swift
+
+    def _slow_down(self) -> None:
+        """Undo that: the loan ends."""
 
     async def _send_first(self, connection: Connection, message: DataLike | Fragments, text: bool | None) -> None:
         self._check_still(connection)
         self._untried = False
         try:
             await connection.send(message, text=text)
+            if self._connection is connection and not self._untried:  # the same loan still
+                self._quicken(connection)
         except ConnectionClosed:
             if self._connection is not connection or self._member.uses <= 1 or not is_whole(message):
                 raise  # it was returned meanwhile, or it was new, or the fragments may be used up
@@ -230,7 +217,7 @@ class PooledConnection:
     async def _replace(self) -> None:
         """Go on with another connection; whoever ends the loan meanwhile, ends it."""
         lender = self._lender
-        self._connection = _REPLACING
+        self._connection = REPLACING
         pending = _Replacing(self, lender)
         self._lender = cast("Lender", pending)  # nobody asks a lender for what seems to be lent
         lender.give_back(self._member, REPLACED)
@@ -239,7 +226,7 @@ class PooledConnection:
         except BaseException:
             if not pending.ended:
                 self._lender = lender
-                self._connection = _RETURNED
+                self._connection = RETURNED
             raise
         if pending.ended:
             lender.give_back(member, None)
@@ -315,7 +302,7 @@ class SharedConnection(PooledConnection):
         return self
 
     async def __aenter__(self) -> Self:
-        if self._connection is _NOT_LENT or self._connection is _RETURNED:
+        if self._connection is NOT_LENT or self._connection is RETURNED:
             lender = self._sharing
             member = lender.take_share(self._key, self.weight)
             if member is None:
@@ -337,7 +324,8 @@ class SharedConnection(PooledConnection):
 
     def _end(self, reason: str | None) -> None:
         if self._is_lent():
-            self._connection = _RETURNED
+            self._untried = False
+            self._connection = RETURNED
             self._sharing.give_back_share(self._member, self.weight, reason)
 
 
@@ -347,8 +335,40 @@ class HeldConnection(PooledConnection):
     __slots__ = ()
 
     def __del__(self) -> None:
-        if self._connection is not _RETURNED:
+        if self._connection is not RETURNED:
             self._lender.collected(self._member, 0)
+
+
+class _Swift(PooledConnection):
+    """A loan that has sent, and is not returned: `send` is its sender's."""
+
+    __slots__ = ()
+
+    send = vars(PooledConnection)["_swift_send"]
+
+    def _quicken(self, connection: Connection) -> None:
+        """It has been."""
+
+    def _slow_down(self) -> None:
+        self._sender.end()
+        self.__class__ = PooledConnection  # type: ignore[assignment]
+
+
+class _SwiftHeld(_Swift, HeldConnection):
+    """The same of one that was awaited."""
+
+    __slots__ = ()
+
+    def _slow_down(self) -> None:
+        self._sender.end()
+        self.__class__ = HeldConnection  # type: ignore[assignment]
+
+    def __del__(self) -> None:
+        self._sender.end()
+        super().__del__()
+
+
+PooledConnection._swift, HeldConnection._swift = _Swift, _SwiftHeld
 
 
 class HeldShare(SharedConnection):
@@ -357,7 +377,7 @@ class HeldShare(SharedConnection):
     __slots__ = ()
 
     def __del__(self) -> None:
-        if self._connection is not _RETURNED:
+        if self._connection is not RETURNED:
             self._sharing.collected(self._member, self.weight)
 
 

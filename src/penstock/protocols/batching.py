@@ -1,22 +1,26 @@
 """Whether calls that are due together go as one array or singly: what is faster, method by method. Pure.
 
 Arrays triple the rate of trivial calls on some servers, and slow down heavy ones on others, so both ways are measured.
-A method goes one way for an epoch of `SAMPLES` calls, then the other, and after `ROUNDS` of each the way that took less
-time for a call. From then on it is measured again now and then, by chance. Time is taken from when a call is added to
-its reply: with a fixed number of callers it is the inverse of the rate, with a fixed rate it is what a caller sees.
+A method goes one way for an epoch of `SETTLING` and `SAMPLES` calls, then the other, and after `ROUNDS` of each the way
+that took less time for a call. From then on it is measured again now and then, by chance. Time is taken from when a
+call is added to its reply: with a fixed number of callers it is the inverse of the rate, with a fixed rate it is what a
+caller sees. The first calls of an epoch still wait behind those of the one before, and do not count. Of an epoch the
+mean counts, so that calls which time out weigh as much as they cost; of the last epochs the median, so that one in
+which the machine was busy with something else decides nothing.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
+from statistics import median
 
 from msgspec import Struct
 
 MAX_ITEMS, MAX_BYTES = 100, 256 * 1024
 """Of an array. Servers refuse more: 100 is the least of the defaults that are in use."""
-SAMPLES, ROUNDS = 32, 2
-PROBE = 1 / 2000
+SETTLING, SAMPLES, ROUNDS = 64, 64, 3
+PROBE = 1 / 5000
 """The chance that a call starts a new measurement."""
 MARGIN = 0.9
 """What arrays must take of the time of single calls to be taken up."""
@@ -38,8 +42,8 @@ class _Method:
 
     def __init__(self, method: str) -> None:
         self._plans = {array: Plan(method, array) for array in (False, True)}
-        self._costs: dict[bool, float] = {}
-        """Seconds a call, by way."""
+        self._costs = {array: deque[float](maxlen=ROUNDS) for array in (False, True)}
+        """Seconds a call, by way, of its last epochs."""
         self._ahead = deque([False, True] * ROUNDS)
         """Ways to be measured; the first is being measured."""
         self._samples, self._seconds = 0, 0.0
@@ -63,13 +67,16 @@ class _Method:
         if plan is not self.plan or not self._ahead:
             return
         self._samples += 1
-        self._seconds += seconds
-        if self._samples < SAMPLES:
+        if self._samples > SETTLING:
+            self._seconds += seconds
+        if self._samples < SETTLING + SAMPLES:
             return
-        array, mean = plan.array, self._seconds / self._samples
-        self._costs[array] = (self._costs.get(array, mean) + mean) / 2
+        self._costs[plan.array].append(self._seconds / SAMPLES)
         self._ahead.popleft()
-        self._begin(self._ahead[0] if self._ahead else self._costs[True] < self._costs[False] * MARGIN)
+        self._begin(self._ahead[0] if self._ahead else self._is_faster_in_arrays())
+
+    def _is_faster_in_arrays(self) -> bool:
+        return median(self._costs[True]) < median(self._costs[False]) * MARGIN
 
 
 class Batching:

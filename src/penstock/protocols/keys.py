@@ -14,9 +14,10 @@ from json import JSONDecoder
 from typing import Any, NoReturn
 
 from msgspec import MsgspecError, Raw
-from msgspec.json import encode
+from msgspec.json import Encoder, encode
 
 _SPACE = frozenset(" \t\r\n")
+_encode_sorted = Encoder(order="sorted").encode
 
 
 def identity(
@@ -65,13 +66,13 @@ def canonical(value: Any) -> str:
     try:
         if not isinstance(value, Raw):
             try:
-                return encode(value, order="sorted").decode()
+                return _encode_sorted(value).decode()
             except TypeError:  # an object whose names are no strings, or no JSON at all
                 value = Raw(encode(value))
         text = bytes(value).decode()
         if "{" not in text and _SPACE.isdisjoint(text):
             return text
-        return encode(_decoder.decode(text), order="sorted").decode()
+        return _encode_sorted(_decoder.decode(text)).decode()
     except (MsgspecError, TypeError, RecursionError, OverflowError) as exc:
         raise ValueError(f"no JSON: {exc}") from exc
 

@@ -6,18 +6,20 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import partial
 from types import TracebackType
-from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from msgspec import Struct
-
-from penstock.errors import CallLost, CallTimeout, ConnectionFailed, GraphQLError, RpcClosed, RpcError, TooManyCalls
+from penstock.errors import (
+    CallLost,
+    ConnectionFailed,
+    RpcClosed,
+)
 from penstock.protocols.calls import Frame
-from penstock.rpc.deadlines import Deadlines
+from penstock.rpc.asking import Asking, Gone, Request
 from penstock.rpc.feeding import Feeds
 from penstock.rpc.identity import identity_of
 from penstock.rpc.keeping import Answer, AnswerCache, Keeping
+from penstock.rpc.leading import Leading
 from penstock.rpc.link import Link, S
 from penstock.rpc.links import Links
 from penstock.rpc.sources import Lends, Pooled, Source
@@ -27,40 +29,10 @@ from penstock.transport.base import ConnectionClosed, Data
 logger = logging.getLogger("penstock.rpc")
 
 MAX_CALLS = 1024
-MAX_SENDS = 3
-"""Times that a call is written, if it may be: one that ends each connection that it is sent on has to end as well."""
 GREETING = 10.0
 """Seconds for a server to let a client in."""
 
 R = TypeVar("R")
-
-
-class Gone(Struct, frozen=True):
-    """A call has ended without an answer of its own."""
-
-    written: bool
-    may_send_again: bool
-    error: Exception
-    """Why, if it is not sent again."""
-    by_server: bool = False
-    """It was refused together with others; else its connection was lost."""
-
-
-_LATE: Final = object()
-"""What a call is settled with that was not answered in time."""
-
-
-class Request(Protocol[S]):
-    """A call on its way."""
-
-    @property
-    def name(self) -> str: ...
-
-    def send(self, link: Link[S], owner: asyncio.Future[Any]) -> Any:
-        """Have it go out on a link; the future gets an `Answer` or `Gone`. What is returned can be forgotten."""
-
-    def may_keep(self, answer: Any) -> bool:
-        """Whether a cache may keep its answer."""
 
 
 class Client(ABC, Generic[S]):
@@ -107,28 +79,16 @@ class Client(ABC, Generic[S]):
         else:
             source = pool
         self._links: Links[S] = Links(source, self, greeting)
-        self._max_calls = max_calls
         self._counts = Counts()
-        self._keeping = None if cache is None else Keeping(cache, self._counts)
-        self._deadlines = Deadlines(_LATE)
-        self._pending = 0
+        self._asking: Asking[S] = Asking(self._links, self._counts, self._forget, max_calls)
+        self._ask = self._asking.ask
+        self._leading = None if cache is None else Leading(self._asking, Keeping(cache, self._counts))
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {'closed' if self._links.is_closed else 'open'}, {self._pending} calls pending>"
+        state = "closed" if self._links.is_closed else "open"
+        return f"<{type(self).__name__} {state}, {self._asking.pending} calls pending>"
 
     # Calls
-
-    async def _limited(
-        self, name: str, timeout: float | None, work: Coroutine[Any, Any, R], left: float | None = None
-    ) -> R:
-        """Do it in time, or raise CallTimeout; ``left`` is what is left of the time, if it is not all of it."""
-        try:
-            async with asyncio.timeout(timeout if left is None else left) as deadline:
-                return await work
-        except TimeoutError as exc:
-            if timeout is None or not deadline.expired():
-                raise
-            raise self._late(name, timeout) from exc
 
     def _admit(self) -> None:
         if self._links.is_closed:
@@ -136,88 +96,23 @@ class Client(ABC, Generic[S]):
         self._counts.calls += 1
 
     def _check_ttl(self, ttl: float | None) -> None:
-        if ttl and self._keeping is None:
+        if ttl and self._leading is None:
             raise ValueError(
                 f"ttl={ttl!r}: there is no cache to keep it in; pass cache=MessageCache(...) to the client"
             )
 
     def _find(self, key: str) -> bytes | None:
         """The answer as JSON, if the cache has it."""
-        assert self._keeping is not None
-        found = self._keeping.find(key)
+        assert self._leading is not None
+        found = self._leading.find(key)
         if found is not None:
             self._counts.cached += 1
         return found
 
-    async def _load(self, key: str, request: Request[S], ttl: float, timeout: float | None) -> bytes:
+    def _load(self, key: str, request: Request[S], ttl: float, timeout: float | None) -> Coroutine[Any, Any, bytes]:
         """The answer as JSON, in time: of one call for all who ask for it."""
-        assert self._keeping is not None
-        work = self._keeping.load(key, ttl, partial(self._ask, request, None), request.may_keep)
-        return await self._limited(request.name, timeout, work)
-
-    async def _ask(self, request: Request[S], timeout: float | None) -> Answer:
-        """The server's answer in time; raises what it has answered with, or why it has not."""
-        counts, links, deadlines = self._counts, self._links, self._deadlines
-        if self._pending >= self._max_calls:
-            counts.refused += 1
-            counts.calls -= 1
-            raise TooManyCalls(self._pending, self._max_calls)
-        self._pending += 1
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        now, left, sends = began, timeout, 0
-        try:
-            while True:
-                link = links.ready()
-                if link is None:
-                    link = await self._limited(request.name, timeout, links.pick(), left)
-                    now = loop.time()
-                    left = None if timeout is None else timeout - (now - began)
-                settled: asyncio.Future[Any] = loop.create_future()
-                deadlines.add(settled, left, now)
-                link.users += 1
-                link.uses += 1
-                try:
-                    call = request.send(link, settled)
-                    outcome = await settled
-                except asyncio.CancelledError:
-                    self._forget(link, call)
-                    raise
-                finally:
-                    deadlines.remove(settled, left)
-                    link.users -= 1
-                    if not link.users:
-                        links.unused(link)
-                if outcome is _LATE:
-                    self._forget(link, call)
-                    raise self._late(request.name, timeout)
-                if not isinstance(outcome, Gone):
-                    counts.took(loop.time() - began)
-                    return outcome  # type: ignore[no-any-return]
-                sends += outcome.written
-                self._check_again(outcome, sends)
-                now = loop.time()
-                left = None if timeout is None else timeout - (now - began)
-        except (RpcError, GraphQLError):
-            counts.errors += 1
-            counts.took(loop.time() - began)
-            raise
-        finally:
-            self._pending -= 1
-
-    def _late(self, name: str, timeout: float | None) -> CallTimeout:
-        assert timeout is not None
-        self._counts.timeouts += 1
-        return CallTimeout(name, timeout)
-
-    def _check_again(self, gone: Gone, sends: int) -> None:
-        """Return if a call may be sent again; else raise why it is over."""
-        if self._links.is_closed and not gone.by_server:
-            raise RpcClosed
-        if not gone.may_send_again or sends >= MAX_SENDS:
-            self._counts.lost += not gone.by_server
-            raise gone.error
-        self._counts.retried += 1
+        assert self._leading is not None
+        return self._leading.load(key, request, ttl, timeout)
 
     # What happens on links; penstock's own
 
@@ -293,7 +188,7 @@ class Client(ABC, Generic[S]):
 
     def stats(self) -> RpcStats:
         """What it has, and has done so far."""
-        return self._counts.snapshot(len(self._links), self._links.opened, self._pending, self._feeds.stats())
+        return self._counts.snapshot(len(self._links), self._links.opened, self._asking.pending, self._feeds.stats())
 
     async def open(self) -> Self:
         """Have a connection, which calls would else wait for.
@@ -314,7 +209,7 @@ class Client(ABC, Generic[S]):
         try:
             await self._links.close()
         finally:
-            self._deadlines.stop()
+            self._asking.deadlines.stop()
 
     async def __aenter__(self) -> Self:
         return self

@@ -22,7 +22,8 @@ from penstock.protocols.graphql import (
     Stray,
     operation_key,
 )
-from penstock.rpc.client import GREETING, MAX_CALLS, Client, Gone, lost_with, shut_out
+from penstock.rpc.asking import Gone
+from penstock.rpc.client import GREETING, MAX_CALLS, Client, lost_with, shut_out
 from penstock.rpc.consumer import MAX_EVENT_BYTES, MAX_EVENTS, Subscription
 from penstock.rpc.feeding import TIMEOUT, Ask, Feeds
 from penstock.rpc.identity import identity_of

@@ -28,7 +28,8 @@ from penstock.protocols.idjson import (
     with_id,
 )
 from penstock.rpc import feeding
-from penstock.rpc.client import GREETING, MAX_CALLS, Client, Gone, lost_with, shut_out
+from penstock.rpc.asking import Gone
+from penstock.rpc.client import GREETING, MAX_CALLS, Client, lost_with, shut_out
 from penstock.rpc.consumer import MAX_EVENT_BYTES, MAX_EVENTS, Subscription
 from penstock.rpc.identity import identity_of
 from penstock.rpc.keeping import AnswerCache

@@ -32,7 +32,8 @@ from penstock.protocols.jsonrpc import JsonRpc
 from penstock.protocols.messages import result_of_event, subscription_of, text_of_params
 from penstock.protocols.policy import CachePolicy
 from penstock.rpc.answering import Answers, Handler
-from penstock.rpc.client import GREETING, MAX_CALLS, Client, Gone, lost_with, shut_out
+from penstock.rpc.asking import Gone
+from penstock.rpc.client import GREETING, MAX_CALLS, Client, lost_with, shut_out
 from penstock.rpc.consumer import MAX_EVENT_BYTES, MAX_EVENTS, Subscription
 from penstock.rpc.feeding import TIMEOUT, Ask, Feeds, Unask
 from penstock.rpc.keeping import AnswerCache
@@ -207,13 +208,13 @@ class Rpc(Client[JsonRpc]):
             ValueError: a ``ttl``, and no cache to keep it in.
         """
         self._admit()
-        keeping, key = self._keeping, None
+        leading, key = self._leading, None
         if ttl is None:
-            ttl = 0.0 if keeping is None else self._policy.ttl(method, params)
+            ttl = 0.0 if leading is None else self._policy.ttl(method, params)
         else:
             self._check_ttl(ttl)
-        if ttl and keeping is not None and (key := keys.key(method, params, self._who)) is not None:
-            found = keeping.find(key)
+        if ttl and leading is not None and (key := keys.key(method, params, self._who)) is not None:
+            found = leading.find(key)
             if found is not None:
                 self._counts.cached += 1
                 return parse(found)
@@ -249,7 +250,7 @@ class Rpc(Client[JsonRpc]):
         Raises:
             CallTimeout, CallLost, SerializationError, RpcClosed, ConnectionFailed, PoolExhausted: as `call`.
         """
-        await self._limited(method, timeout, self._notify(method, params))
+        await self._asking.limited(method, timeout, self._notify(method, params))
 
     async def _notify(self, method: str, params: Any) -> None:
         link = await self._links.pick()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Raw
 
+from penstock.cache.flight import Flight
+from penstock.cache.leads import Leads
 from penstock.rpc.stats import Counts
 
 
@@ -20,8 +23,15 @@ class AnswerCache(Protocol):
         """The answer; of one call of a loader if it is not there, however many ask."""
 
 
+@runtime_checkable
+class LeadingCache(Protocol):
+    """One in which loads may be begun that need no task; a `MessageCache` is one too."""
+
+    leads: Leads
+
+
 class Answer(Protocol):
-    """What settles a call, if it is not `penstock.rpc.client.Gone`."""
+    """What settles a call, if it is not `penstock.rpc.asking.Gone`."""
 
     @property
     def raw(self) -> Raw: ...
@@ -40,6 +50,7 @@ class Keeping:
     def __init__(self, cache: AnswerCache, counts: Counts) -> None:
         self._cache, self._counts = cache, counts
         self.find = cache.find
+        self._leads = cache.leads if isinstance(cache, LeadingCache) else None
         self._loading: dict[str, int] = {}
         """Callers by key, while the answer is not there."""
 
@@ -73,4 +84,38 @@ class Keeping:
                 self._counts.coalesced += 1
             else:
                 self._counts.cached += 1
+        return found
+
+    # Without a task
+
+    def ask(self, key: str, ttl: float, waiter: asyncio.Future[Any], *, may_begin: bool) -> Flight | None:
+        """The load to wait for, which is the caller's to make if it has no task yet; None for `load`. See `Leads`."""
+        return None if self._leads is None else self._leads.ask(key, ttl, waiter, may_begin=may_begin)
+
+    def land(self, flight: Flight, answer: Answer, may_keep: Callable[[Answer], bool]) -> None:
+        """A load has its answer: keep it if that may be, and tell all who wait."""
+        assert self._leads is not None
+        raw = bytes(answer.raw)
+        if may_keep(answer):
+            self._leads.land(flight, raw)
+        else:
+            self._leads.fail(flight, _NotKept(raw))
+
+    def fail(self, flight: Flight, error: BaseException) -> None:
+        """A load gets no answer."""
+        assert self._leads is not None
+        self._leads.fail(flight, error)
+
+    def leave(self, flight: Flight, waiter: asyncio.Future[Any]) -> None:
+        """One who waits for a load does no more; the last one cancels it."""
+        assert self._leads is not None
+        self._leads.leave(flight, waiter)
+
+    def answer(self, flight: Flight, *, is_asked: bool) -> bytes:
+        """What has come of a load, for who has made it or waited for another to make it."""
+        try:
+            found: bytes = flight.answer()
+        except _NotKept as exc:
+            found = exc.answer
+        self._counts.coalesced += not is_asked
         return found

@@ -10,6 +10,7 @@ from typing import Any, Never
 from uuid import uuid4
 
 from penstock.connection.signal import Signal
+from penstock.metrics.traffic import Arrivals, traffic_of
 from penstock.server.asgi_application import Message, Receive, Scope, Send, closing
 from penstock.transport.base import (
     Close,
@@ -59,6 +60,9 @@ class AsgiTransport(Receiver):
         self.frames: Any = Messages()
         self.encode: Encode | None = None
         self.owner: Owner = Unowned()
+        self.traffic = traffic_of("server")
+        self.arrived = Arrivals()
+        self._opened_at = self.loop.time()
         self.close_timeout: float | None = CLOSE_TIMEOUT
         self.blocked = False
         self.state = State.OPEN
@@ -173,6 +177,10 @@ class AsgiTransport(Receiver):
         self.inbox.end()
         self._written.fire()
         self._lost.set_result(None)
+        exc = self.close_exc
+        self.traffic.closed(
+            code, self.loop.time() - self._opened_at, None if isinstance(exc, ConnectionClosedOK) else exc
+        )
         self.owner.closed()
 
     @property

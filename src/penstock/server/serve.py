@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 from penstock.batch.policy import BatchConfig
 from penstock.connection.session import SessionTransport
+from penstock.metrics.traffic import Arrivals
 from penstock.server.connections import ReliableServerConnection, ServerConnection, SilentServerConnection
 from penstock.server.negotiation import agreed, greeting, offers, selecting
 from penstock.server.sessions import TTL, Opening, SessionConfig, Sessions
@@ -95,6 +96,7 @@ class Server:
             self._all.add(connection)
             return self._spawn(self._run(connection))
         self._negotiating.add(connection)
+        connection.inner.arrived = Arrivals()  # for now: frames of the envelope are no messages
         return self._spawn(self._negotiate(self._sessions, connection))
 
     async def _negotiate(self, sessions: Sessions, connection: ServerConnection) -> None:
@@ -110,6 +112,9 @@ class Server:
             return  # nobody has met it; one that wants to resume has a handler
         finally:
             self._negotiating.discard(connection)
+        inner = connection.inner
+        inner.traffic.received.add(inner.arrived)
+        inner.arrived = inner.traffic.received
         await self._run(connection)
 
     async def _open_session(

@@ -196,8 +196,7 @@ class Sessions:
         self._release(kept)
         transport.detach()
         self._welcome(client.inner, transport.session, kept.sid, RESUMED)
-        transport.session.resume(client.hello)
-        transport.attach(client.inner)
+        transport.resume(client.hello, client.inner)
 
     def _tell_end(self, inner: Transport, sid: bytes) -> None:
         """The session was closed in order while the client was away: there is nothing to go on with."""

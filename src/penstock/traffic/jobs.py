@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
-import resource
 import socket
 import struct
 import sys
@@ -15,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +22,8 @@ from penstock.traffic.calls import calls
 from penstock.traffic.libraries import BROADCASTERS, LIBRARIES, Client
 from penstock.traffic.measure import Job, Run, quantile
 from penstock.traffic.pools import CONNECTORS, POOLS, trusting
+from penstock.traffic.resources import allow_descriptors, resident_bytes
+from penstock.traffic.steady import crowd, rounds
 from penstock.traffic.telemetry import make_telemetry
 from penstock.traffic.unplug import unplug
 
@@ -361,26 +360,6 @@ async def import_(job: Job, tell: Tell) -> Run:
     return Run(messages=job.messages, seconds=sum(times), p50=quantile(times, 0.5), p99=quantile(times, 0.99))
 
 
-def allow_descriptors(count: int) -> None:
-    """Raise the soft limit of open files to what ``count`` connections need.
-
-    Raises:
-        OSError: the hard limit is below that.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < count:
-        raise OSError(f"{count} connections need as many open files, the limit is {hard}; raise it with ulimit -Hn")
-    if soft != resource.RLIM_INFINITY and soft < count:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
-
-
-def resident_bytes() -> int:
-    """Memory of this process that is in RAM."""
-    gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
 WORK: dict[str, Callable[[Job, Tell], Awaitable[Run]]] = {
     "acquire": acquire,
     "broadcast": broadcast,
@@ -388,10 +367,12 @@ WORK: dict[str, Callable[[Job, Tell], Awaitable[Run]]] = {
     "calls": calls,
     "connect": connect,
     "contend": contend,
+    "crowd": crowd,
     "gather": gather,
     "hold": hold,
     "import": import_,
     "one-way": one_way,
     "round-trip": round_trip,
+    "rounds": rounds,
     "unplug": unplug,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Protocol
 
 
@@ -60,6 +61,51 @@ class Acknowledged(LikeWebsockets):
         answer = await super().round_trip(message)
         await self._ws.delivered()
         return answer
+
+
+class Kept(Acknowledged):
+    """A client whose connection comes from a middleware that is closed with it."""
+
+    def __init__(self, ws: Any, pipe: Any, let_go: Callable[[], Awaitable[object] | None]) -> None:
+        super().__init__(ws)
+        self._pipe, self._let_go = pipe, let_go
+        self.close = self._close
+
+    async def _close(self) -> None:
+        waiting = self._let_go()
+        if waiting is not None:
+            await waiting
+        await self._pipe.close()
+
+
+class Sending:
+    """``send`` of a middleware, which has the connection: where it waits for an answer, it drains as well."""
+
+    def __init__(self, url: str) -> None:
+        from penstock import PerformanceMiddleware
+
+        self._url = url
+        self._answers: asyncio.Queue[Any] = asyncio.Queue()
+        self._pipe = PerformanceMiddleware(on_message=lambda _, message: self._answers.put_nowait(message))
+        self.recv = self._answers.get
+        self.close = self._pipe.close
+
+    async def send_all(self, messages: Sequence[str]) -> None:
+        send, url = self._pipe.send, self._url
+        for message in messages:
+            await send(url, message)
+
+    async def round_trip(self, message: str) -> Any:
+        await self._pipe.send(self._url, message)
+        answer = await self.recv()
+        await self.ping()
+        return answer
+
+    async def ping(self) -> None:
+        await self._pipe.drain(self._url)
+
+    def socket(self) -> None:
+        """It is not shown."""
 
 
 class PicowsCore:
@@ -169,6 +215,29 @@ async def open_penstock_frames(url: str) -> Client:
     return LikeWebsockets(await penstock.connect(url, reliable=False))
 
 
+async def open_through_pool(url: str) -> Client:
+    """A connection borrowed from a middleware at its defaults."""
+    import penstock
+
+    pipe = penstock.PerformanceMiddleware()
+    conn = await pipe.connection(url)
+    return Kept(conn, pipe, conn.release)
+
+
+async def open_sending(url: str) -> Client:
+    """Messages given to a middleware at its defaults, which looks for a connection."""
+    return Sending(url)
+
+
+async def open_measured(url: str, *, enabled: bool) -> Client:
+    """A connection of one's own beside a middleware that measures, or does not."""
+    import penstock
+
+    pipe = penstock.PerformanceMiddleware(penstock.PerformanceConfig(metrics=penstock.MetricsConfig(enabled=enabled)))
+    conn = await pipe.connect(url, reliable=True)
+    return Kept(conn, pipe, conn.close)
+
+
 async def open_websockets_deflate(url: str) -> Client:
     """``websockets`` at its defaults: permessage-deflate."""
     import websockets
@@ -225,5 +294,9 @@ LIBRARIES: dict[str, Callable[[str], Awaitable[Client]]] = {
     "penstock, compressed": open_penstock_compressed,
     "penstock reliable=False": open_penstock_frames,
     "penstock optimize=False": open_penstock_plain,
+    "penstock, metrics off": partial(open_measured, enabled=False),
+    "penstock, metrics on": partial(open_measured, enabled=True),
+    "penstock, pipe.connection": open_through_pool,
+    "penstock, pipe.send": open_sending,
     "penstock.accelerate": open_accelerated,
 }

@@ -64,6 +64,8 @@ class Run:
     """Processor time of the thread, in seconds, that one use of a connection took."""
     bytes_each: float = 0.0
     """Resident memory that one connection took."""
+    grown_bytes: int | None = None
+    """Resident memory that came to what the process had when it was warm; None where the platform does not tell."""
 
     @property
     def rate(self) -> float:

@@ -12,7 +12,7 @@ import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
 
 import picows
@@ -23,6 +23,10 @@ from penstock.traffic.answering import serve_calls
 from penstock.traffic.audience import serve_audience
 from penstock.traffic.jobs import ASK
 from penstock.traffic.loop import pin, run
+from penstock.traffic.resources import allow_descriptors
+
+MOST_DESCRIPTORS = 10_500
+"""What the largest crowd of connections needs."""
 
 
 class Count:
@@ -183,6 +187,8 @@ async def serve_until_eof(kind: str) -> None:
 def main(kind: str, core: str) -> None:
     """``python -m penstock.traffic.server KIND CORE``; an empty CORE pins to none."""
     pin(int(core) if core else None)
+    with suppress(OSError):  # clients that need more than there are say so
+        allow_descriptors(MOST_DESCRIPTORS)
     run(serve_until_eof(kind))
 
 

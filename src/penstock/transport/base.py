@@ -39,6 +39,7 @@ from websockets.typing import Data, LoggerLike, Origin, Subprotocol
 from websockets.uri import WebSocketURI, parse_uri
 
 from penstock._version import __version__
+from penstock.metrics.traffic import Arrivals, Traffic
 from penstock.wire.frames import ClientFrames, Frames, ServerFrames
 
 try:
@@ -231,6 +232,10 @@ class Transport(Protocol):
     """Applies the negotiated extensions to a frame; None where there are none, or they were not asked for."""
     owner: Owner
     close_timeout: float | None
+    traffic: Traffic
+    """Counts what happens here."""
+    arrived: Arrivals
+    """Counts messages as they arrive: `Traffic.received`, unless they may be frames of an envelope."""
 
     @property
     def blocked(self) -> bool:

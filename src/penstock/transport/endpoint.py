@@ -7,7 +7,7 @@ uncompressed data messages. Those, nearly all there are, go straight to the inbo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any
 
 from websockets.exceptions import PayloadTooBig, ProtocolError
@@ -15,10 +15,12 @@ from websockets.frames import DATA_OPCODES, PONG, Frame, Opcode
 from websockets.protocol import Protocol, Side
 from websockets.server import ServerProtocol
 
+from penstock.metrics.traffic import traffic_of
 from penstock.transport.base import (
     CloseCode,
     ConcurrencyError,
     ConnectionClosed,
+    ConnectionClosedOK,
     Encode,
     Options,
     Owner,
@@ -66,11 +68,13 @@ class Endpoint(Receiver):
         self.frames = frames_of(client=protocol.side is Side.CLIENT, loop=self.loop)
         self.straight = False
         """Whole data messages may go straight to the inbox: none is arriving in parts, and CLOSE has not come."""
+        self.traffic = traffic_of("client" if protocol.side is Side.CLIENT else "server")
+        self.arrived = self.traffic.received
         self.transport: asyncio.Transport
-        self.write: Callable[[bytes], None]
+        self._opened_at: float
         self._options = options
         self._cause: BaseException | None = None
-        self._pings = Pings(self.loop)
+        self._pings = Pings(self.loop, self.traffic.rtt)
         self._lost: asyncio.Future[None] = self.loop.create_future()
         self._drain_waiters: list[asyncio.Future[None]] = []
         self._keepalive: Keepalive | None = None
@@ -81,7 +85,7 @@ class Endpoint(Receiver):
     def opened(self, transport: asyncio.Transport) -> None:
         """The opening handshake is done; ``transport`` carries frames from now on."""
         self.transport = transport
-        self.write = transport.write
+        self._opened_at = self.loop.time()
         transport.set_write_buffer_limits(*self._options.write_limits)
         self.inbox.connect(transport.pause_reading, transport.resume_reading)
         if self._options.asked_for_extensions:
@@ -210,6 +214,8 @@ class Endpoint(Receiver):
 
     def _received(self, frame: Frame) -> None:
         if frame.opcode in DATA_OPCODES:
+            self.arrived.messages += frame.fin
+            self.arrived.bytes += len(frame.data)
             self.inbox.put(_item(frame))
         elif frame.opcode is PONG:
             self._pings.acknowledge(bytes(frame.data))
@@ -222,7 +228,7 @@ class Endpoint(Receiver):
         for data in self.protocol.data_to_send():
             if data:
                 self.owner.control()
-                self.transport.write(data)
+                self.write(data)
             elif self.transport.can_write_eof():
                 try:
                     self.transport.write_eof()
@@ -237,6 +243,10 @@ class Endpoint(Receiver):
         self.abort(TimeoutError("timed out while closing connection"))
 
     # Frames out
+
+    def write(self, data: bytes) -> None:
+        self.traffic.wire_bytes += len(data)
+        self.transport.write(data)
 
     def pause_writing(self) -> None:
         self.blocked = True
@@ -337,7 +347,13 @@ class Endpoint(Receiver):
         if self._overdue is not None:
             self._overdue.cancel()
         self.inbox.end()
-        self._pings.fail(self.close_exc)
+        exc = self.close_exc
+        self.traffic.closed(
+            self.close_code,
+            self.loop.time() - self._opened_at,
+            None if isinstance(exc, ConnectionClosedOK) else exc,
+        )
+        self._pings.fail(exc)
         for waiter in self._drain_waiters:
             if not waiter.done():
                 waiter.set_result(None)

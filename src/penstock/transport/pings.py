@@ -8,14 +8,20 @@ from typing import Any
 
 from websockets.typing import BytesLike
 
+from penstock.metrics.histogram import Histogram
+
 
 class Pings:
-    """Which pings have been sent, and who waits for their pongs."""
+    """Which pings have been sent, and who waits for their pongs.
 
-    def __init__(self, loop: AbstractEventLoop) -> None:
+    Args:
+        rtt: records how long those took that were answered themselves.
+    """
+
+    def __init__(self, loop: AbstractEventLoop, rtt: Histogram) -> None:
         self.latency = 0.0
         """Seconds that the last answered ping took; 0 before the first."""
-        self._loop = loop
+        self._loop, self._rtt = loop, rtt
         self._sent: dict[bytes, tuple[Future[float], float]] = {}
 
     def __contains__(self, payload: object) -> bool:
@@ -47,6 +53,7 @@ class Pings:
                 pong.set_result(now - sent_at)
             if first == payload:
                 self.latency = now - sent_at
+                self._rtt.record(self.latency)
                 return
 
     def fail(self, exc: BaseException) -> None:

@@ -12,6 +12,7 @@ from websockets.asyncio.messages import Assembler
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Side
 
+from penstock.metrics.traffic import traffic_of
 from penstock.transport.base import (
     ConnectionClosed,
     ConnectionClosedOK,
@@ -59,6 +60,9 @@ class WebsocketsTransport:
         self.frames = frames_of(client=ws.protocol.side is Side.CLIENT, loop=ws.loop)
         self.encode: Encode | None = encoder_of(ws.protocol.extensions) if compress else None
         self.owner: Owner = Unowned()
+        self.traffic = traffic_of("client" if ws.protocol.side is Side.CLIENT else "server")
+        self.arrived = self.traffic.received
+        self._opened_at = self.loop.time()
         self._compress = compress
         self._keepalive: Keepalive | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -67,7 +71,9 @@ class WebsocketsTransport:
 
     def opened(self, ping_interval: float | None, ping_timeout: float | None) -> None:
         """The opening handshake is done."""
+        self._opened_at = self.loop.time()
         self._listen_in()
+        self._count()
         if self._compress:
             self.encode = encoder_of(self.ws.protocol.extensions)
         if ping_interval is not None:
@@ -109,6 +115,7 @@ class WebsocketsTransport:
             else:
                 self._stop_keepalive()
                 self.owner.closing()
+            self.traffic.wire_bytes += sum(map(len, ws.protocol.writes))
             send_data()
 
         def writable() -> None:
@@ -121,6 +128,24 @@ class WebsocketsTransport:
 
         ws.send_data, ws.resume_writing, ws.connection_lost = sending, writable, lost  # type: ignore[method-assign]
 
+    def _count(self) -> None:
+        """Count messages and pongs, in the same way."""
+        ws, assembler = self.ws, self.ws.recv_messages
+        put, acknowledge_pings = assembler.put, ws.acknowledge_pings
+
+        def arrive(frame: Frame) -> None:
+            self.arrived.messages += frame.fin
+            self.arrived.bytes += len(frame.data)
+            put(frame)
+
+        def acknowledge(data: bytes) -> None:
+            is_expected = data in ws.pending_pings
+            acknowledge_pings(data)
+            if is_expected:
+                self.traffic.rtt.record(ws.latency)
+
+        assembler.put, ws.acknowledge_pings = arrive, acknowledge  # type: ignore[method-assign]
+
     def _stop_keepalive(self) -> None:
         if self._keepalive is not None:
             self._keepalive.stop()
@@ -128,6 +153,12 @@ class WebsocketsTransport:
 
     def _lost(self) -> None:
         self._stop_keepalive()
+        exc = self.close_exc
+        self.traffic.closed(
+            self.close_code,
+            self.loop.time() - self._opened_at,
+            None if isinstance(exc, ConnectionClosedOK) else exc,
+        )
         self.owner.closed()
 
     @property
@@ -135,6 +166,7 @@ class WebsocketsTransport:
         return self.ws.paused
 
     def write(self, data: bytes) -> None:
+        self.traffic.wire_bytes += len(data)
         self.ws.transport.write(data)
 
     async def drained(self) -> None:

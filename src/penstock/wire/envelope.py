@@ -227,6 +227,11 @@ def _read_message(item: Raw) -> Content:
         return _read_binary(item)
 
 
+def size_of(message: Content) -> int:
+    """Bytes of a message's payload."""
+    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
+
+
 def pack(messages: list[Content]) -> bytes:
     """The array of ``messages``."""
     return encode(messages)

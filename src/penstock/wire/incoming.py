@@ -19,6 +19,7 @@ from penstock.wire.envelope import (
     Content,
     Data,
     Part,
+    size_of,
     unpack,
 )
 from penstock.wire.limits import Limits
@@ -30,6 +31,16 @@ ACK_DELAY = 0.05
 """Seconds after which it is told in any case."""
 MAX_FRAMES = 2 * REPLAY_FRAMES
 """Frames that may have arrived and not be acknowledged: small ones cost far more memory than their bytes."""
+
+
+def payload_of(frame: Data | Compressed | Part, messages: list[Content]) -> int:
+    """Bytes of the messages of a frame; where there are several, with those that msgpack puts before each.
+
+    Nobody has looked at all of them, and to do so would cost more than anything else here.
+    """
+    if isinstance(frame, Part) or len(messages) == 1:
+        return size_of(messages[0])
+    return len(frame.messages) if isinstance(frame, Data) else frame.size
 
 
 class Incoming:
@@ -97,7 +108,7 @@ class Incoming:
         messages = unpack(frame.messages) if isinstance(frame, Data) else self._decompress(frame)
         if self.ours.max_message < self.ours.max_frame:
             for message in messages:
-                self._check_size(len(message.encode() if isinstance(message, str) else message))
+                self._check_size(size_of(message))
         return messages
 
     def _decompress(self, frame: Compressed) -> list[Content]:

@@ -17,6 +17,7 @@ from penstock.wire.envelope import (
     Content,
     Data,
     Part,
+    count_of,
     pack,
     read,
     unpack,
@@ -201,6 +202,10 @@ class Outgoing:
         """Whether a peer that has every frame up to ``rx`` can be sent the rest."""
         return self.acked <= rx <= self.tx
 
+    def written_since(self, seq: int) -> int:
+        """Messages of the frames above ``seq`` that were written; one in parts counts with its last."""
+        return sum(map(_messages_of, map(self._kept.__getitem__, range(seq + 1, self._written + 1))))
+
     def go_on_at(self, rx: int) -> None:
         """There is a new socket: all frames above ``rx`` are to be written again, and stay as they were."""
         self._written = rx
@@ -224,3 +229,15 @@ class Outgoing:
                         found.append(data.decode(errors="replace") if flags & TEXT else data)
                         pieces = []
         return found
+
+
+def _messages_of(frame: bytes) -> int:
+    """How many messages are whole with a frame."""
+    match read(frame):
+        case Data(messages=array):
+            return count_of(array)
+        case Compressed(count=count):
+            return count
+        case Part(flags=flags):
+            return flags & LAST
+    raise AssertionError(f"a frame without a number is kept: {frame!r}")

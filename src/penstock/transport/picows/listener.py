@@ -142,10 +142,13 @@ class Listener(WSListener):
         self._transport = transport
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        kind = frame.msg_type
-        if not frame.fin or frame.rsv1 or frame.rsv2 or frame.rsv3 or not self._endpoint.straight:
-            self._endpoint.receive(_copied(frame))
+        kind, endpoint = frame.msg_type, self._endpoint
+        if not frame.fin or frame.rsv1 or frame.rsv2 or frame.rsv3 or not endpoint.straight:
+            endpoint.receive(_copied(frame))
         elif kind is _TEXT:
+            arrived = endpoint.arrived
+            arrived.messages += 1
+            arrived.bytes += frame.payload_size
             try:
                 text = frame.get_payload_as_utf8_text()
             except UnicodeDecodeError:
@@ -153,9 +156,12 @@ class Listener(WSListener):
             else:
                 self._put(text)
         elif kind is _BINARY:
+            arrived = endpoint.arrived
+            arrived.messages += 1
+            arrived.bytes += frame.payload_size
             self._put(frame.get_payload_as_bytes())
         else:
-            self._endpoint.receive(_copied(frame))
+            endpoint.receive(_copied(frame))
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._complain()

@@ -1,0 +1,27 @@
+"""What stands in place of a connection, where a loan has none: whatever it is asked for, it says why."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from penstock.errors import LeaseReturned
+
+
+class _NotLent:
+    """In place of the connection before it was lent."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise RuntimeError("no connection yet: write `await pool.get_connection(url)`, or `async with`")
+
+
+class _Returned:
+    """In place of the connection, once it was returned."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise LeaseReturned
+
+
+NOT_LENT: Any = _NotLent()
+RETURNED: Any = _Returned()
+REPLACING: Any = _Returned()
+"""In place of a connection that was returned for another, as long as there is none."""
