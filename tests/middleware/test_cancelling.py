@@ -260,6 +260,7 @@ async def test_a_lost_session_is_told_though_a_sender_noticed_first() -> None:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(pipe.send(relay.url, "more"), 0.5)
         await until(lambda: "lost" in told)
+        assert told.count("lost") == 1
         assert pipe.stats().sending.undelivered == len(told)
 
 

@@ -200,3 +200,21 @@ async def test_credentials_are_never_logged(caplog: pytest.LogCaptureFixture, mo
             await pipe.send(url, "x")
         assert "sesame" not in str(caught.value)
     assert "sesame" not in caplog.text
+
+
+async def test_an_on_message_that_does_not_end_costs_the_connection_and_no_more() -> None:
+    let_go, begun = asyncio.Event(), asyncio.Event()
+
+    async def on_message(*_: Any) -> None:
+        begun.set()
+        while not let_go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await let_go.wait()
+
+    async with ledger() as book, piped(on_message=on_message) as pipe:
+        await pipe.send(book.url, "echo")
+        await begun.wait()
+        async with asyncio.timeout(4):
+            await pipe.drain()
+        assert pipe.stats().pool.in_use == 0
+        let_go.set()

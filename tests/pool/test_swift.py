@@ -96,12 +96,15 @@ async def test_a_loan_that_is_lent_again_replaces_its_connection_again() -> None
 
 
 async def test_a_block_that_sent_and_ends_with_an_exception_costs_the_connection() -> None:
+    async def fail(conn: PooledConnection) -> None:
+        async with conn:
+            await conn.send("x")
+            await conn.send("y")
+            raise ZeroDivisionError
+
     async with pooling() as (pool, servers):
         with pytest.raises(ZeroDivisionError):
-            async with pool.get_connection(URL) as conn:
-                await conn.send("x")
-                await conn.send("y")
-                raise ZeroDivisionError
+            await fail(pool.get_connection(URL))
         async with pool.get_connection(URL):
             assert servers.attempts == 2
 

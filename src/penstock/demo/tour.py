@@ -13,7 +13,7 @@ from penstock.traffic.processes import JobFailed, run_job, server
 from penstock.traffic.syscalls import SyscallCounter
 
 PLAIN, PENSTOCK = "websockets", "penstock"
-TIME_LIMIT = 36.0
+TIME_LIMIT = 33.0
 """Seconds that all steps may take together; those that are missing then show as not measured."""
 ONE_WAY_SECONDS = 1.5
 """What one run of sending should take; how many messages that needs is tried out first."""

@@ -129,7 +129,7 @@ MESSAGES = _add("messages", "counter", "Messages; direction is sent or received"
 MESSAGE_BYTES = _add(
     "message",
     "counter",
-    "Payload of messages; what was received over the envelope, as it was packed, 1 to 5 bytes more for each",
+    "Payload of messages; of those that came together over the envelope as it was packed, 1 to 5 bytes more for each",
     "bytes",
     labels="role direction",
 )

@@ -75,7 +75,7 @@ class Line:
         self.outbox: Outbox
         """Of the connection that `direct` sends on."""
         self.sampler = manager.sampler()
-        self.carrier = make_carrier(self._disconnected)
+        self.carrier = make_carrier(self.reconsider)
         self.dropped: dict[str, int] = {}
         """Messages that were accepted and not sent, by reason."""
         self._make_batcher, self._manager, self._budget = make_batcher, manager, budget
@@ -304,11 +304,6 @@ class Line:
         self._budget.charge(messages - self._charged[0], size - self._charged[1])
         self._charged = messages, size
 
-    @property
-    def pending(self) -> tuple[int, int]:
-        """Messages and bytes that wait, at the last look."""
-        return self._charged
-
     def reconsider(self) -> None:
         """Let messages go straight to the connection, if nothing stands against it."""
         connection = self.carrier.connection
@@ -328,16 +323,13 @@ class Line:
         else:
             self.direct = connection.send
 
-    def _disconnected(self) -> None:
-        self.direct = None
-
     # Ending
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing was sent or received since this was asked last, nor waits."""
         carrier = self.carrier
-        if self._here or carrier.connection is None or carrier.is_handing_over or self.pending != (0, 0):
+        if self._here or carrier.connection is None or carrier.is_handing_over or self._charged != (0, 0):
             return False
         traffic = self.outbox.writes + carrier.received
         before, self._traffic = self._traffic, traffic
@@ -378,7 +370,7 @@ class Line:
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
-        """Nobody sends meanwhile, straight to the connection neither."""
+        """Nobody sends meanwhile."""
         self._here += 1
         self.direct = None
         try:

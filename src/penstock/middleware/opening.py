@@ -12,7 +12,7 @@ from penstock.connection.connection import Connection
 from penstock.errors import PerformanceError
 from penstock.manager.manager import PerformanceManager
 from penstock.manager.switch import Stage
-from penstock.transport.base import InvalidHandshake, InvalidURI
+from penstock.transport.base import ConnectionClosed, InvalidHandshake, InvalidURI
 from penstock.wire.envelope import BadFrame
 
 Connect = Callable[..., Awaitable[Any]]
@@ -90,4 +90,5 @@ def _is_of_the_envelope(exc: Exception) -> bool:
     """Whether a connection could not be opened for a reason that a plain one would not have."""
     if isinstance(exc, InvalidHandshake):
         return isinstance(exc.__cause__, BadFrame)
-    return not isinstance(exc, OSError | PerformanceError | InvalidURI | TimeoutError | TypeError | ValueError)
+    ordinary = OSError | PerformanceError | ConnectionClosed | InvalidURI | TypeError | ValueError
+    return not isinstance(exc, ordinary)

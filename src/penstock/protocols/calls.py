@@ -9,7 +9,7 @@ from msgspec import Raw, Struct
 
 from penstock.errors import InvalidReply, RpcError
 from penstock.protocols.batching import Plan
-from penstock.protocols.reading import UNREADABLE, read_any, reason_of
+from penstock.protocols.reading import UNREADABLE, check_depth, read_any, reason_of
 
 
 class Stage(Enum):
@@ -192,6 +192,7 @@ def parse(raw: Raw | bytes) -> Any:
         InvalidReply: Python cannot hold it: a number out of range, or nested too deep.
     """
     try:
+        check_depth(raw)
         return read_any(raw)
     except UNREADABLE as exc:
         raise InvalidReply(reason_of(exc)) from exc

@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 from msgspec import MsgspecError, Raw
 from msgspec.json import Encoder, encode
 
+from penstock.protocols.reading import check_depth
+
 _SPACE = frozenset(" \t\r\n")
 _encode_sorted = Encoder(order="sorted").encode
 
@@ -69,6 +71,7 @@ def canonical(value: Any) -> str:
                 return _encode_sorted(value).decode()
             except TypeError:  # an object whose names are no strings, or no JSON at all
                 value = Raw(encode(value))
+        check_depth(value)
         text = bytes(value).decode()
         if "{" not in text and _SPACE.isdisjoint(text):
             return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from sys import getrecursionlimit
 from typing import Any, TypeVar
 
 from msgspec import DecodeError, Raw
@@ -23,6 +24,32 @@ _LONE_SURROGATE = re.compile(
 read_any: Callable[[Raw | str | bytes], Any] = Decoder().decode
 read_members: Callable[[Raw | str | bytes], dict[str, Raw]] = Decoder(dict[str, Raw]).decode
 read_items: Callable[[Raw | str | bytes], list[Raw]] = Decoder(list[Raw]).decode
+
+
+MAX_DEPTH = 500
+"""Arrays and objects within each other that are read where the interpreter would not stop before its stack ends."""
+_TRUSTED_LIMIT = 10_000
+"""A recursion limit at which it does; libraries there are, such as some for Ethereum, that raise it to 100,000."""
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def check_depth(text: Raw | str | bytes) -> None:
+    """Raise RecursionError for JSON whose depth would end the process."""
+    if getrecursionlimit() > _TRUSTED_LIMIT and is_deep(text.encode() if isinstance(text, str) else bytes(text)):
+        raise RecursionError("nested too deep")
+
+
+def is_deep(text: bytes) -> bool:
+    """Whether JSON is deeper than `MAX_DEPTH`; also where strings in it hold more brackets that do not match."""
+    left = text.translate(None, _NO_BRACKETS)
+    if len(left) <= MAX_DEPTH:
+        return False
+    for _ in range(MAX_DEPTH):
+        inner = left
+        left = inner.replace(b"[]", b"").replace(b"{}", b"")
+        if len(left) == len(inner):
+            return len(left) > MAX_DEPTH
+    return bool(left)
 
 
 class BadJson(Exception):  # noqa: N818 - not raised to applications
@@ -61,6 +88,7 @@ def read(decode: Callable[[Any], T], text: str | bytes | Raw) -> T:
         BadJson: it is no JSON, of another shape, or nested too deep.
     """
     try:
+        check_depth(text)
         return decode(text)
     except UNREADABLE as exc:
         raise BadJson(reason_of(exc)) from exc

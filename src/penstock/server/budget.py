@@ -35,7 +35,8 @@ class SessionBudget:
     """Bounds the sessions without a connection of all servers that share it, in whatever threads they run.
 
     By default all servers of a process share one, ``penstock.server.budget.PROCESS``. When it is exceeded, the session
-    that has waited for longest ends, whosever it is. What a session keeps is counted when its connection breaks, and each second after.
+    that has waited for longest ends, whosever it is. What a session keeps is counted when its connection breaks, and
+    each second after.
 
     Args:
         max_detached: sessions that wait at a time.
