@@ -108,3 +108,8 @@ def test_connections_spread_by_weight(weights: list[int], seed: int) -> None:
     for _ in range(sum(weights) * 3):
         choose(endpoints, 0.0, random.random).open += 1
     assert [one.open for one in endpoints] == [weight * 3 for weight in weights]
+
+
+def test_what_is_logged_of_an_endpoint_has_no_password() -> None:
+    endpoint = Endpoint("ws://user:secret@host:1/path", 1.0, Breaker(lambda: 0.5))
+    assert endpoint.shown == "ws://host:1/path"

@@ -23,8 +23,9 @@ from penstock.top.view import line, screen
 def command(pid: int | None, as_json_: bool, once: bool) -> None:
     """Watch a running program of yours: what is wrong, what it sends, which stages are in use.
 
-    The program lets you if `PENSTOCK_METRICS__CONTROL=1` is in its environment, or `metrics.control = true` in its
-    `penstock.toml`. On a terminal the view is renewed each second, elsewhere a line is printed; leave with Ctrl-C.
+    The program lets you if its configuration is from `PerformanceConfig.load()`, and `PENSTOCK_METRICS__CONTROL=1`
+    is in its environment, or `metrics.control = true` in its `penstock.toml`. On a terminal the view is renewed each
+    second, elsewhere a line is printed; leave with Ctrl-C.
 
     Exit codes: 0 the program has ended (or --once), 1 it is stuck, 2 wrong usage, 3 there is no such program, 130
     interrupted.

@@ -206,7 +206,7 @@ class Actions:
             reason = self.dirt(member.connection)
         elif not self._state.closing:
             what = "it was cancelled" if task.cancelled() else repr(task.exception())
-            logger.warning("on_release failed for a connection to %s: %s", member.endpoint.url, what)
+            logger.warning("on_release failed for a connection to %s: %s", member.endpoint.shown, what)
         self._state.give_back(member, self._loop.time(), broken=reason)
         self.act()
 

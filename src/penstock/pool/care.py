@@ -92,7 +92,7 @@ class Care:
                 member.shared_at = inf  # not to be told again
             logger.warning(
                 f"a connection to %s {text}: use `async with`, or release() it",
-                member.endpoint.url,
+                member.endpoint.shown,
                 now - since,
                 member.lent_from,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from penstock.errors.connections import bare
 from penstock.pool.breaker import Breaker
 
 
@@ -14,12 +15,14 @@ class Endpoint:
         weight: how much it can take, beside the others.
     """
 
-    __slots__ = ("attempts", "breaker", "leased", "open", "url", "weight")
+    __slots__ = ("attempts", "breaker", "leased", "open", "shown", "url", "weight")
 
     def __init__(self, url: str, weight: float, breaker: Breaker) -> None:
         if not weight > 0:
             raise ValueError(f"weight={weight!r}: must be more than 0")
         self.url, self.weight, self.breaker = url, weight, breaker
+        self.shown = bare(url)
+        """The URL as it may be logged."""
         self.open = 0
         """Connections that are open, or being opened or closed."""
         self.attempts = 0

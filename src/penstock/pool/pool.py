@@ -266,7 +266,7 @@ class ConnectionPool:
             return
         where = f", borrowed at {member.lent_from}," if member.lent_from else ""
         logger.error(
-            "a connection to %s%s was never returned: use `async with`, or release() it", member.endpoint.url, where
+            "a connection to %s%s was never returned: use `async with`, or release() it", member.endpoint.shown, where
         )
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._reclaim, member, weight)

@@ -45,7 +45,8 @@ async def choose(pid: int | None = None) -> Path:
     if not alive:
         which = "no program of yours" if pid is None else f"no program with PID {pid}"
         raise NoProgram(
-            f"{which} lets penstock top look: set PENSTOCK_METRICS__CONTROL=1 in its environment, "
+            f"{which} lets penstock top look: have it load its configuration with PerformanceConfig.load(), "
+            "and set PENSTOCK_METRICS__CONTROL=1 in its environment, "
             "or metrics.control = true in penstock.toml"
         )
     if len(alive) > 1 and pid is None:
