@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -108,6 +109,7 @@ async def test_no_socket_is_left_whenever_connect_is_cancelled(transport: Any, n
             assert await settled(before), f"a socket is left after {steps} steps"
             steps += 1
             assert steps < MAX_STEPS
+        gc.collect()  # the answer of a proxy that websockets does not wait for: a later test would be blamed for it
         assert steps > 3
         assert await settled(before)
 

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from support.listening import streams
+
 WHAT = ("nothing", "cut", "reset", "half-close", "swallow")
 
 
@@ -150,11 +152,5 @@ def reset(writer: asyncio.StreamWriter) -> None:
 async def chaos(port: int, plan: Plan) -> AsyncIterator[Chaos]:
     """Stand between clients and the server at ``port``."""
     proxy = Chaos(port, plan)
-    server = await asyncio.start_server(proxy.connected, "127.0.0.1", 0)
-    proxy.port = server.sockets[0].getsockname()[1]
-    try:
+    async with streams(proxy.connected, proxy.stop) as proxy.port:
         yield proxy
-    finally:
-        server.close()
-        await proxy.stop()
-        await server.wait_closed()

@@ -10,6 +10,8 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from support.listening import streams
+
 Talk = Callable[["Peer", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -84,14 +86,8 @@ class Peer:
 @asynccontextmanager
 async def peer(talk: Talk, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
     this = Peer(talk)
-    server = await asyncio.start_server(this.connected, "127.0.0.1", 0, ssl=tls, limit=2**20)
-    this.port = server.sockets[0].getsockname()[1]
-    try:
+    async with streams(this.connected, this.stop, tls=tls) as this.port:
         yield this
-    finally:
-        server.close()
-        await this.stop()
-        await server.wait_closed()
 
 
 async def until_gone(reader: asyncio.StreamReader) -> None:

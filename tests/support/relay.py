@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from support.chaos import reset
+from support.listening import streams
 
 Edit = Callable[[bytes], bytes]
 
@@ -119,8 +120,7 @@ class Relay:
             pass
 
     async def stop(self) -> None:
-        self.is_refusing = True
-        self.cut()  # those as well whose task has not begun
+        self.cut()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -130,12 +130,5 @@ class Relay:
 async def relaying(port: int, edit_answer: Edit | None = None) -> AsyncIterator[Relay]:
     """Stand between clients and the server at ``port``; ``edit_answer`` gets the first bytes that the server says."""
     relay = Relay(port, edit_answer)
-    server = await asyncio.start_server(relay.connected, "127.0.0.1", 0)
-    relay.port = server.sockets[0].getsockname()[1]
-    try:
+    async with streams(relay.connected, relay.stop) as relay.port:
         yield relay
-    finally:
-        server.close()
-        await relay.stop()
-        await server.wait_closed()
-        await asyncio.sleep(0.01)  # what was dropped last is closed in the next turn of the event loop
