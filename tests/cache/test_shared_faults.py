@@ -285,7 +285,7 @@ async def test_a_server_that_does_not_tell_of_changes_is_down(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with server.client() as client:
-        await client.execute_command("ACL", "SETUSER", "me", "on", "nopass", "~*", "+@all", "-client|tracking")
+        await client.execute_command("ACL", "SETUSER", "me", "on", "nopass", "~*", "+@all", "-client")
     async with SharedTier(f"redis://me:@127.0.0.1:{server.port}", timeout=1.0) as tier:
         await in_time(MessageCache(shared=tier), "key", 1)
         assert not tier.stats().is_up
