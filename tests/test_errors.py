@@ -69,7 +69,7 @@ EXAMPLES: list[tuple[PerformanceError, dict[str, object], list[str]]] = [
         [
             "3 problems:",
             "pol: there is no such section; did you mean pool? (penstock.toml: pol)",
-            "\n  is not TOML (penstock.toml)",
+            "\n  penstock.toml is not TOML",
         ],
     ),
     (

@@ -13,6 +13,8 @@ import pytest
 import penstock
 
 SOURCE = Path(penstock.__file__).parent
+WITH_EXTRAS = {"Dashboard", "SharedTier"}
+NO_EXTRAS = "import sys; sys.modules.update(dict.fromkeys(('starlette', 'uvicorn', 'redis', 'hiredis')))"
 
 
 def modules_after(statement: str) -> set[str]:
@@ -37,7 +39,7 @@ def test_a_name_loads_what_it_needs_and_no_more() -> None:
     assert "picows" not in loaded
 
 
-@pytest.mark.parametrize("name", sorted(set(penstock.__all__) - {"__version__"}))
+@pytest.mark.parametrize("name", sorted(penstock._HOMES))
 def test_a_public_name_is_what_its_module_has(name: str) -> None:
     value = getattr(penstock, name)
     assert value.__module__ == penstock._HOMES[name]
@@ -59,7 +61,7 @@ def test_a_name_is_looked_up_once() -> None:
 def test_all_public_names_are_listed() -> None:
     assert set(penstock.__all__) <= set(dir(penstock))
     assert dir(penstock) == sorted(dir(penstock))
-    assert set(penstock.__all__) == {*penstock._HOMES, "__version__"}
+    assert set(penstock.__all__) == {*penstock._HOMES, "__version__"} - WITH_EXTRAS
     assert penstock.__all__ == sorted(penstock.__all__)
 
 
@@ -67,6 +69,27 @@ def test_names_can_be_imported_with_a_star() -> None:
     names: dict[str, object] = {}
     exec("from penstock import *", names)
     assert set(penstock.__all__) <= set(names)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        "from penstock import *",
+        "import inspect, penstock; inspect.getmembers(penstock)",
+        "import pydoc, penstock; assert 'class connect' in pydoc.plain(pydoc.render_doc(penstock))",
+        "from penstock import SharedStats",
+    ],
+    ids=["star", "getmembers", "help", "statistics of what needs an extra"],
+)
+def test_the_package_is_looked_at_without_extras(look: str) -> None:
+    assert modules_after(f"{NO_EXTRAS}; {look}")
+
+
+@pytest.mark.parametrize("name", sorted(WITH_EXTRAS))
+def test_what_needs_an_extra_is_imported_by_name(name: str) -> None:
+    names: dict[str, object] = {}
+    exec(f"from penstock import {name}", names)
+    assert names[name] is getattr(penstock, name)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -1,6 +1,7 @@
 """A performance layer for programs that talk over WebSockets.
 
-Public names load on first use, so that ``import penstock`` costs next to nothing.
+Public names load on first use, so that ``import penstock`` costs next to nothing. `Dashboard` and `SharedTier`, which
+need extras, are imported by name alone: they are not in ``__all__``, so that ``help(penstock)`` needs none.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from penstock.cache.entry import CacheEntry
     from penstock.cache.policy import EvictionPolicy
     from penstock.cache.shared.stats import SharedStats
-    from penstock.cache.shared.tier import SharedTier
+    from penstock.cache.shared.tier import SharedTier as SharedTier
     from penstock.cache.stats import CacheStats
     from penstock.config.performance import PerformanceConfig
     from penstock.config.sections import (
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from penstock.connection.broadcast import broadcast
     from penstock.connection.connect import connect, unix_connect
     from penstock.connection.connection import Connection
-    from penstock.dashboard.dashboard import Dashboard
+    from penstock.dashboard.dashboard import Dashboard as Dashboard
     from penstock.errors import (
         BatcherClosed,
         BatcherFull,
@@ -90,6 +91,8 @@ if TYPE_CHECKING:
     from penstock.pool.lease import PooledConnection
     from penstock.pool.pool import ConnectionPool
     from penstock.pool.stats import PoolStats
+    from penstock.protocols.batching import Batching
+    from penstock.protocols.policy import CachePolicy
     from penstock.rpc.consumer import Gap, Subscription
     from penstock.rpc.graphql import GraphQLRpc
     from penstock.rpc.idjson import IdJsonRpc
@@ -112,9 +115,11 @@ _HOMES = {
     "BatcherClosed": "penstock.errors",
     "BatcherFull": "penstock.errors",
     "BatcherReentered": "penstock.errors",
+    "Batching": "penstock.protocols.batching",
     "BlockingCall": "penstock.errors",
     "CacheConfig": "penstock.config.sections",
     "CacheEntry": "penstock.cache.entry",
+    "CachePolicy": "penstock.protocols.policy",
     "CacheStats": "penstock.cache.stats",
     "CallLost": "penstock.errors",
     "CallTimeout": "penstock.errors",
@@ -208,9 +213,11 @@ __all__ = [
     "BatcherClosed",
     "BatcherFull",
     "BatcherReentered",
+    "Batching",
     "BlockingCall",
     "CacheConfig",
     "CacheEntry",
+    "CachePolicy",
     "CacheStats",
     "CallLost",
     "CallTimeout",
@@ -224,7 +231,6 @@ __all__ = [
     "ConnectionPool",
     "ConnectionPoolConfig",
     "ConsumerTooSlow",
-    "Dashboard",
     "DeliveryFailed",
     "DeliveryUnknown",
     "EnvelopeConfig",
@@ -280,7 +286,6 @@ __all__ = [
     "SessionConfig",
     "SessionLost",
     "SharedStats",
-    "SharedTier",
     "Stage",
     "Subscription",
     "TooManyCalls",

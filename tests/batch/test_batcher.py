@@ -574,6 +574,18 @@ def test_nonsense_is_refused_by_name(field: str, value: Any) -> None:
     assert repr(value) in str(refusal.value)
 
 
+@pytest.mark.parametrize("deliver", [None, "x", []])
+def test_what_cannot_deliver_is_refused_at_once_with_the_remedy(deliver: Any) -> None:
+    with pytest.raises(TypeError, match=r"must be a function.*`async def deliver\(messages\): \.\.\.`") as refusal:
+        MessageBatcher(deliver)
+    assert f"deliver={deliver!r}: " in str(refusal.value)
+
+
+def test_what_cannot_be_told_of_drops_is_refused_at_once() -> None:
+    with pytest.raises(TypeError, match="on_drop='log': must be a function"):
+        MessageBatcher(print, on_drop="log")  # type: ignore[arg-type]
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(Priority), st.booleans()), max_size=50),

@@ -29,7 +29,7 @@ def test_a_timeout_that_is_no_duration_is_refused(value: float) -> None:
     with pytest.raises(ValueError, match="batch_timeout=") as refusal:
         BatchConfig(batch_timeout=value)
     assert repr(value) in str(refusal.value)
-    assert "at least 0 seconds" in str(refusal.value)
+    assert "must be a number of seconds, at least 0" in str(refusal.value)
 
 
 @pytest.mark.parametrize("value", ["1", None, b"1"])

@@ -122,7 +122,38 @@ def test_tags_and_prefixes_of_what_went_are_forgotten() -> None:
     cache.delete("k19")
     assert cache.invalidate(prefix="k") == 1
     assert cache.invalidate(tag="t") == 0
-    assert cache._store._tags._keys == {}
+    assert cache._store.tags._keys == {}
+
+
+def test_a_set_without_tags_forgets_those_of_what_it_replaces_or_drops() -> None:
+    cache = MessageCache(2)
+    cache.set("a", 1, tags=["t"])
+    cache.set("b", 2, tags=["t"])
+    cache.set("b", 3)
+    entry = cache.peek("b")
+    assert entry is not None
+    assert (entry.value, entry.tags) == (3, ())
+    cache.set("c", 4)
+    assert cache._store.tags.of == {}
+    assert cache.invalidate(tag="t") == 0
+
+
+def test_what_is_set_after_a_prefix_was_asked_for_is_found_by_it() -> None:
+    cache = MessageCache(2)
+    assert cache.invalidate(prefix="k") == 0
+    for number in range(3):
+        cache.set(f"k{number}", number)
+    assert cache.invalidate(prefix="k") == 2
+    assert len(cache) == 0
+
+
+def test_what_is_set_for_no_time_takes_no_room() -> None:
+    cache = MessageCache(1)
+    cache.set("a", 1)
+    cache.set("b", 2, ttl=0)
+    assert (len(cache), cache.get("a")) == (1, 1)
+    cache.set("a", 3, ttl=0)
+    assert (len(cache), cache.get_cache_stats().evictions) == (0, 0)
 
 
 def test_invalidating_takes_a_tag_or_a_prefix() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import weakref
 from collections.abc import Hashable
 from typing import Any
 
@@ -160,6 +162,27 @@ def test_a_full_round_of_visited_entries_does_not_keep_a_set_busy(policy: Evicti
     assert cache.get(1099) == 1099
 
 
+@every_policy
+def test_who_holds_what_is_gone_holds_nothing_else(policy: EvictionPolicy) -> None:
+    class Value:
+        pass
+
+    cache, values, held = cache_of(policy, 5), list[weakref.ref[Value]](), list[object]()
+    for number in range(100):
+        value = Value()
+        cache.set(number, value)
+        if number in {21, 46, 58, 72}:
+            held.append(cache._store.nodes[number])  # as a load does that renews one
+        else:
+            values.append(weakref.ref(value))
+        del value
+        if number % 7 == 0:
+            cache.delete(number)
+    cache.clear()
+    assert [ref() for ref in values] == [None] * 96
+    assert len(held) == 4
+
+
 def test_lru_drops_what_was_not_used_for_longest() -> None:
     cache = cache_of(EvictionPolicy.LRU)
     for key in "abc":
@@ -205,6 +228,24 @@ def test_ttl_drops_what_expires_soonest() -> None:
     cache.set("a", 5, ttl=5)
     cache.set("e", 6, ttl=50)
     assert kept(cache, *"acde") == ["c", "d", "e"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_ttl_drops_what_expires_soonest_in_whatever_order_it_came(seed: int) -> None:
+    chance, clock, soonest = random.Random(seed), Clock(), dict[int, float]()
+    cache = cache_of(EvictionPolicy.TTL, 20, clock=clock)
+    for _ in range(5000):
+        clock.now += 0.001
+        key, ttl = chance.randrange(60), chance.choice([100.0, 100.0, 1000.0, 10 + 100 * chance.random()])
+        if chance.randrange(4) == 0:
+            assert cache.delete(key) == (soonest.pop(key, None) is not None)
+            continue
+        if key not in soonest and len(soonest) == 20:
+            victim = min(soonest, key=lambda one: soonest[one])
+            del soonest[victim]
+        soonest[key] = clock.now + ttl
+        cache.set(key, key, ttl)
+        assert {one for one in range(60) if cache.peek(one) is not None} == set(soonest)
 
 
 def test_s3_fifo_drops_what_was_never_asked_for_first() -> None:

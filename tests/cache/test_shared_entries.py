@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable
+import subprocess
+import sys
+from collections.abc import Hashable, Iterator
 from dataclasses import astuple
 from math import inf
 from typing import Any
@@ -25,6 +27,27 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     SCALARS | st.binary(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8
 )
 KEYS: st.SearchStrategy[Any] = st.recursive(SCALARS | st.binary(), lambda inner: st.tuples(inner, inner), max_leaves=5)
+
+
+READING = """
+import sys
+sys.setrecursionlimit(1_000_000)
+
+from struct import pack
+from zlib import crc32
+
+from penstock.cache.shared.entries import EntryDamaged, Packer
+from penstock.cache.shared.names import Names
+
+for nested in (b"\\x91" * 1_000_000, b"\\x81\\xa1a" * 1_000_000):
+    body = b"\\x92\\x90" + nested
+    head = pack(">2sBB8sQQI", b"ps", 1, 1, b"12345678", 60_000, 0, len(body))
+    try:
+        print(Packer().unpack(head + crc32(body, crc32(head)).to_bytes(4, "big") + body, 60_000))
+    except EntryDamaged as error:
+        print(error)
+    print(Names("app:").change(b"app:m" + nested))
+"""
 
 
 class Order(msgspec.Struct):
@@ -177,3 +200,41 @@ def test_after_some_failures_nobody_asks_then_one_does() -> None:
     rest.succeeded()
     assert not rest.refuses(12.0)
     assert not rest.refuses(12.0)
+
+
+def test_depth_does_not_end_a_process_whose_recursion_limit_somebody_has_raised() -> None:
+    ended = subprocess.run([sys.executable, "-c", READING], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines() == 2 * ["nested too deep", "None"]
+
+
+def test_what_some_could_not_read_is_not_shared() -> None:
+    value: Any = "value"
+    for _ in range(499):  # and in one array with the tags
+        value = [value]
+    assert packed(value)
+    with pytest.raises(SerializationError, match="a value of type list cannot be shared: nested too deep"):
+        packed([value])
+
+
+@pytest.fixture
+def _raised_limit() -> Iterator[None]:
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(5_000)
+    yield
+    sys.setrecursionlimit(before)
+
+
+@pytest.mark.usefixtures("_raised_limit")
+@pytest.mark.parametrize("depth", [501, 5_000])
+def test_a_key_that_some_could_not_read_is_not_shared(depth: int) -> None:
+    key: Any = "key"
+    for _ in range(depth):
+        key = (key,)
+    with pytest.raises(SerializationError, match="a key of tuples in tuples is nested too deep"):
+        Names("app:").entry(key)
+
+
+@pytest.mark.parametrize("end", [b"", b"\0"])
+def test_a_name_that_is_too_deep_for_a_key_is_none_of_ours(end: bytes) -> None:
+    assert Names("app:").change(b"app:m" + 5_000 * b"\x91" + end) is None

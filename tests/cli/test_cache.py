@@ -41,6 +41,23 @@ def test_a_log_becomes_a_table_and_a_plot(lines: Path) -> None:
     assert "100% done" in result.stderr
 
 
+@pytest.mark.parametrize(("requests", "said"), [(3, True), (999, True), (1000, False)])
+def test_a_trace_that_is_short_is_said_to_be(tmp_path: Path, requests: int, said: bool) -> None:
+    path = tmp_path / "trace"
+    path.write_text("\n".join(map(str, range(requests))))
+    result = simulate(path, "--json", "--size", "1")
+    assert (f"the trace is short: hit ratios of {requests} requests say little" in result.stderr) is said
+    assert json.loads(result.stdout)["requests"] == requests
+
+
+def test_one_size_is_a_table_without_a_plot(lines: Path) -> None:
+    result = simulate(lines, "--size", "1")
+    assert "S3-FIFO" in result.stdout
+    assert result.stdout.endswith("ceiling 50.0%\n")
+    assert "by factors" not in result.stdout
+    assert "LRU, 1 entry" in result.stderr
+
+
 @pytest.mark.parametrize("name", ["trace", "trace.zst", "trace.u64", "trace.u64.zst"])
 def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
     content = array("Q", REQUESTS).tobytes() if ".u64" in name else "\n".join(map(str, REQUESTS)).encode()

@@ -146,6 +146,10 @@ def test_the_demo_prints_a_table_of_both_ways() -> None:
     for criterion in ("throughput, against the plain way", "connections at once", "10,000", "met"):
         assert criterion in result.stdout
     assert "penstock: sending" in result.stderr
+    first, second, third, blank, *_ = result.stdout.splitlines()
+    assert min(len(first), len(second)) > 60, "the introduction breaks where the terminal ends, not before"
+    assert third.rstrip().endswith("process each.")
+    assert blank.strip() == ""
 
 
 @pytest.mark.usefixtures("small_tour")

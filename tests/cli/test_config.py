@@ -52,9 +52,18 @@ def test_the_same_as_json() -> None:
 
 @pytest.mark.parametrize("options", [[], ["--json"], ["--origin"]])
 def test_passwords_are_not_shown(options: list[str]) -> None:
-    result = config("show", *options, PENSTOCK_CACHE__SHARED="redis://me:hunter2@host/0")
-    assert "redis://me:***@host/0" in result.stdout
+    urls = {
+        "PENSTOCK_CACHE__SHARED": 'redis://me:hunter2" hunter2@host/0',
+        "PENSTOCK_ALERTS__WEBHOOK": "https://host/hook?token=hunter2",
+    }
+    result = config("show", *options, **urls)
+    assert '"redis://host/0"' in result.stdout
+    assert '"https://host/hook?token=***"' in result.stdout
     assert "hunter2" not in result.output
+
+
+def test_what_looks_like_a_user_in_no_url_is_shown() -> None:
+    assert 'prefix = "me@here:"' in config("show", PENSTOCK_CACHE__PREFIX="me@here:").stdout
 
 
 def test_a_configuration_without_problems_ends_with_0() -> None:
@@ -77,11 +86,34 @@ def test_problems_are_listed_and_end_with_1(command: list[str]) -> None:
         assert words in result.stderr
 
 
+def test_problems_are_listed_as_json() -> None:
+    Path("some.toml").write_text("[cache]\ntl = '5m'\nmax_size = -1\nshared = 'redis://me:hunter2@host:x'\n")
+    result = config("check", "some.toml", "--json")
+    assert (result.exit_code, result.stderr) == (1, "")
+    content = json.loads(result.stdout)
+    assert content["schema"] == 1
+    assert [problem["path"] for problem in content["problems"]] == ["cache.tl", "cache.max_size", "cache.shared"]
+    assert content["problems"][0] == {
+        "path": "cache.tl",
+        "value": "",
+        "what": "there is no such field",
+        "origin": "some.toml: cache.tl",
+        "nearest": "cache.ttl",
+    }
+    assert "hunter2" not in result.stdout
+
+
+def test_no_problems_are_an_empty_list_as_json() -> None:
+    result = config("check", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {"schema": 1, "problems": []}
+
+
 def test_the_exit_code_is_that_of_the_process() -> None:
     command = [sys.executable, "-m", "penstock", "config", "check", "nowhere.toml"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 1
-    assert result.stderr == "cannot be read: No such file or directory (nowhere.toml)\n"
+    assert result.stderr == "nowhere.toml cannot be read: No such file or directory\n"
 
 
 def test_the_schema_is_one() -> None:

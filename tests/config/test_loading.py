@@ -136,14 +136,14 @@ def test_a_file_that_cannot_be_read_is_told_together_with_other_problems(content
 
 def test_a_file_that_is_not_there_is_an_error_if_it_was_named() -> None:
     for problem in (*problems(path="x.toml"), *problems({"PENSTOCK_CONFIG": "x.toml"})):
-        assert str(problem) == "cannot be read: No such file or directory (x.toml)"
+        assert str(problem) == "x.toml cannot be read: No such file or directory"
 
 
 def test_a_damaged_pyproject_in_the_working_directory_is_an_error() -> None:
     Path("pyproject.toml").write_text("[tool.penstock")
     assert "is not TOML" in str(*problems())
     Path("pyproject.toml").write_text("[tool]\npenstock = 3\n")
-    assert str(*problems()) == "has no table at tool.penstock, but something else (pyproject.toml)"
+    assert str(*problems()) == "pyproject.toml has no table at tool.penstock, but something else"
 
 
 # What is wrong
@@ -170,7 +170,7 @@ def test_all_problems_are_told_together_with_their_bounds_and_places() -> None:
             "metrics.interval='soon': must be seconds, as 0.5 or '500ms' (penstock.toml: metrics.interval)",
             "pool.max_connections=0: must be a whole number of at least 1 (penstock.toml: pool.max_connections)",
             "pool.max_waiting='-1': must be a whole number of at least 0 (PENSTOCK_POOL__MAX_WAITING)",
-            "pool.acquire_timeout=-1: must be more than 0 seconds (penstock.toml: pool.acquire_timeout)",
+            "pool.acquire_timeout=-1: must be a number of seconds, more than 0 (penstock.toml: pool.acquire_timeout)",
         )
     )
 
@@ -225,14 +225,55 @@ def test_unknown_names_in_a_file_are_problems_that_name_the_nearest() -> None:
     ]
 
 
+@pytest.mark.parametrize("text", ["x = " + "1" * 5000, "x = " + "[" * 100_000])
+def test_a_file_that_python_cannot_read_is_a_problem(text: str) -> None:
+    Path("penstock.toml").write_text(text)
+    (problem,) = problems()
+    assert problem.what.startswith("cannot be read")
+    assert problem.origin == "penstock.toml"
+
+
+def test_a_variable_that_is_there_in_two_spellings_is_a_problem() -> None:
+    environ = {"PENSTOCK_POOL__MAX_CONNECTIONS": "3", "PENSTOCK_pool__max_connections": "4"}
+    with pytest.raises(ConfigError) as caught:
+        PerformanceConfig.load(environ=environ)
+    (problem,) = caught.value.problems
+    assert problem.origin == "PENSTOCK_pool__max_connections"
+    assert "there is no such field" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://me:hunter2@host/", "pass who you are in headers"),
+        ("http://host:port/", "must be a URL"),
+        ("http://host/a b", "spaces"),
+    ],
+)
+def test_a_url_that_alerts_cannot_be_posted_to_is_a_problem_and_no_surprise_later(url: str, says: str) -> None:
+    for field in ("webhook", "alertmanager"):
+        (problem,) = problems(alerts={field: url})
+        assert problem.path == f"alerts.{field}"
+        assert says in problem.what
+        assert "hunter2" not in repr(problem)
+
+
 def test_passwords_in_urls_are_not_told() -> None:
     for shared in ("http://me:hunter2@host/0", "redis://me:hunter2@"):
         (problem,) = problems(cache={"shared": shared})
         assert "hunter2" not in repr(problem)
-        assert "me:***@" in str(problem)
         assert "must be a URL that begins with redis:// or rediss:// or unix://" in problem.what
-    (problem,) = problems(cache={"ttl": "redis://me:hunter2@host"})
-    assert "hunter2" not in repr(problem)
+    for value in (
+        "redis://me:hunter2@host",
+        "me:hunter2@host",
+        "redis://me:hunter2/@host",
+        ["redis://me:hunter2@host"],
+    ):
+        (problem,) = problems(cache={"ttl": value})
+        assert "hunter2" not in repr(problem)
+    for value in ("redis://me:hunter2/@host", "me:hunter2@host", {"url": "redis://me:hunter2@host"}):
+        (problem,) = problems(cache={"shared": value})
+        assert "hunter2" not in repr(problem)
     assert "hunter2" not in repr(CacheConfig(shared="redis://me:hunter2@host"))
 
 

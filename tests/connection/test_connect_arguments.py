@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from inspect import signature
+from traceback import format_exception
 from typing import Any
 
+import aiofastnet
 import pytest
 from websockets import InvalidHeader, InvalidProxy, InvalidURI
 
@@ -11,6 +15,8 @@ import penstock
 from support.certificates import trusting
 from support.peers import http, peer, saying
 from support.servers import each_transport
+
+CONNECTION, UNIX_CONNECTION = asyncio.BaseEventLoop.create_connection, asyncio.AbstractEventLoop.create_unix_connection
 
 
 @pytest.mark.parametrize(
@@ -29,6 +35,66 @@ def test_what_is_no_websocket_uri_is_refused_and_shown(uri: str) -> None:
 def test_a_port_that_is_none_is_a_value_error(transport: Any, port: str) -> None:
     with pytest.raises(ValueError, match=r"(?i)port"):
         penstock.connect(f"ws://127.0.0.1:{port}/", transport=transport)
+
+
+@pytest.mark.parametrize("port", ["99999", "x", "-1"])
+def test_a_port_that_is_none_is_told_with_the_uri(port: str) -> None:
+    with pytest.raises(ValueError, match=rf"^ws://127\.0\.0\.1:{port}/ isn't a valid URI: its port must be") as caught:
+        penstock.connect(f"ws://127.0.0.1:{port}/")
+    assert not isinstance(caught.value, InvalidURI)  # as with websockets
+
+
+def test_a_password_that_looks_like_a_port_is_not_told() -> None:
+    secret = "s3cr" + "et"
+    with pytest.raises(ValueError, match="isn't a valid URI") as caught:
+        penstock.connect(f"ws://me:{secret}/{secret}@127.0.0.1/")
+    assert secret not in "".join(format_exception(caught.value))
+
+
+def test_a_host_that_is_none_is_told_with_the_uri() -> None:
+    with pytest.raises(ValueError, match=r"^ws://\[::1/ isn't a valid URI: its host is none$"):
+        penstock.connect("ws://[::1/")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("optmize", "optimize"),
+        ("extra_headers", "additional_headers"),
+        ("ping_timout", "ping_timeout"),
+        ("server_host", "server_hostname"),
+        ("realiable", "reliable"),
+        ("proxy_sll", "proxy_ssl"),
+    ],
+)
+def test_an_argument_that_does_not_exist_is_refused_at_once_and_the_nearest_named(name: str, meant: str) -> None:
+    wanted = rf"^connect\(\) got an unexpected keyword argument '{name}'\. Did you mean '{meant}'\?$"
+    with pytest.raises(TypeError, match=wanted):
+        penstock.connect("ws://127.0.0.1/", **{name: None})
+
+
+def test_an_argument_like_no_other_is_refused_at_once() -> None:
+    with pytest.raises(TypeError, match=r"^connect\(\) got an unexpected keyword argument 'colour'$"):
+        penstock.connect("ws://127.0.0.1/", colour="red")
+
+
+@pytest.mark.parametrize("names", [CONNECTION, UNIX_CONNECTION, aiofastnet.create_connection], ids=["tcp", "unix", "c"])
+def test_all_arguments_of_create_connection_are_known(names: Any) -> None:
+    given = set(signature(names).parameters) - {"self", "loop", "protocol_factory", "ssl"}
+    assert penstock.connect("ws://127.0.0.1/", **dict.fromkeys(given)) is not None
+    assert penstock.connect("ws://127.0.0.1/", **dict.fromkeys(f"proxy_{name}" for name in given)) is not None
+
+
+@pytest.mark.parametrize("use", ["send", "recv", "close", "state"])
+def test_who_forgot_to_await_is_told_so(use: str) -> None:
+    with pytest.raises(AttributeError, match=rf"no attribute '{use}'.*await it.*async with") as caught:
+        getattr(penstock.connect("ws://127.0.0.1/"), use)
+    assert caught.value.name == use
+
+
+def test_what_a_connection_does_not_have_either_is_a_plain_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"^'connect' object has no attribute 'sned'$"):
+        penstock.connect("ws://127.0.0.1/").sned  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_ssl_for_a_plain_uri_is_refused() -> None:

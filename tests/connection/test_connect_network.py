@@ -256,3 +256,21 @@ async def test_reconnecting_works_over_unix_sockets(tmp_path: Path) -> None:
                 if rounds == 2:
                     break
     assert rounds == 2
+
+
+@each_transport
+async def test_a_server_that_is_not_there_is_an_os_error_with_a_note_that_names_it(transport: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    with pytest.raises(ConnectionRefusedError) as caught:
+        await penstock.connect(f"ws://me:s3cret@127.0.0.1:{port}/x?token=s3cret", transport=transport)
+    assert caught.value.errno == errno.ECONNREFUSED
+    assert caught.value.__notes__ == [f"while connecting to ws://127.0.0.1:{port}/x?token=***"]
+
+
+@each_transport
+async def test_a_unix_socket_that_is_not_there_is_named(transport: Any, tmp_path: Path) -> None:
+    path = str(tmp_path / "none.sock")
+    with pytest.raises(FileNotFoundError) as caught:
+        await penstock.connect("ws://localhost/", transport=transport, unix=True, path=path)
+    assert caught.value.__notes__ == [f"while connecting to ws://localhost/ at {path}"]

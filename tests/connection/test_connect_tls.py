@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import socket
 import ssl
 from typing import Any
@@ -10,10 +12,21 @@ import pytest
 
 import penstock
 from support.certificates import server_tls, trusting
-from support.peers import peer, silent
+from support.peers import Peer, Talk, peer, silent, until_gone
 from support.servers import each_server, each_transport, port_of, serving, url_of
 
 pytestmark = pytest.mark.timeout(20)
+
+
+def answering(data: bytes) -> Talk:
+    """Say this, whatever is asked."""
+
+    async def talk(this: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(data)
+        await until_gone(reader)
+
+    return talk
 
 
 async def hello(conn: Any) -> None:
@@ -113,6 +126,51 @@ async def test_tls_to_a_plain_server_is_an_ssl_error(transport: Any) -> None:
     async with serving() as server:
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await penstock.connect(url_of(server, scheme="wss"), transport=transport, ssl=trusting())
+
+
+@each_transport
+async def test_a_server_that_leaves_the_tls_handshake_is_told_with_the_likely_reason(
+    transport: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving() as server:
+        url = url_of(server, scheme="wss")
+        with pytest.raises(ConnectionResetError, match=r"TLS handshake.*may not speak TLS.*ws://") as caught:
+            await penstock.connect(url, transport=transport, ssl=trusting())
+    assert caught.value.errno == errno.ECONNRESET
+    assert caught.value.__notes__ == [f"while connecting to {url}"]
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+@each_transport
+async def test_a_server_that_answers_tls_in_plain_text_is_told_likewise(transport: Any) -> None:
+    async with peer(answering(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
+        with pytest.raises(ssl.SSLError, match=r"WRONG_VERSION|RECORD_LAYER|HTTP") as caught:
+            await penstock.connect(f"wss://127.0.0.1:{server.port}/", transport=transport, ssl=trusting())
+    assert "may not speak TLS (ws://)" in str(caught.value)
+    assert caught.value.reason  # all that the library says stays
+
+
+@each_transport
+async def test_another_error_of_tls_is_left_as_it_is(transport: Any) -> None:
+    async with peer(answering(bytes((21, 3, 3, 0, 2, 2, 40)))) as server:  # an alert: no cipher in common
+        with pytest.raises(ssl.SSLError, match="HANDSHAKE_FAILURE") as caught:
+            await penstock.connect(f"wss://127.0.0.1:{server.port}/", transport=transport, ssl=trusting())
+    assert "may not speak" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["penstock-picows", "penstock-websockets"])
+async def test_a_client_that_leaves_the_tls_handshake_is_not_logged_as_an_error(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(kind, ssl=server_tls()) as server:
+        _, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+        writer.write_eof()
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.close()
+        async with penstock.connect(url_of(server, scheme="wss"), ssl=trusting()) as conn:
+            await hello(conn)
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
 @each_transport

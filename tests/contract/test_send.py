@@ -187,6 +187,17 @@ async def test_messages_sent_as_the_connection_breaks_end_in_an_exception(link: 
     assert conn.state is State.CLOSED
 
 
+async def test_no_event_loop_has_to_warn_of_writes_to_a_socket_that_is_gone(
+    socket_link: Link, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with socket_link(optimize=False) as (conn, _):
+        conn.transport.abort()
+        for _ in range(20):
+            await conn.send("in vain")  # the connection is told of its end by the next iteration of the event loop
+        await conn.wait_closed()
+    assert not caplog.records
+
+
 async def test_both_ends_may_send_at_once(link: Link) -> None:
     async with link() as (conn, peer):
 

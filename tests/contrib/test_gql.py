@@ -323,3 +323,10 @@ async def test_gql_reads_the_schema_of_a_server() -> None:
         assert session.client.schema is not None
         assert session.client.schema.query_type is not None
         assert "echo" in session.client.schema.query_type.fields
+
+
+@pytest.mark.parametrize("url", ["ws://me:hunter2@127.0.0.1:1/?key=hunter2", "ws://me:hunter2@host/#part"])
+async def test_a_failure_is_told_without_the_secrets_of_the_url(url: str) -> None:
+    with pytest.raises(TransportConnectionFailed) as caught:
+        await PenstockTransport(url).connect()
+    assert "hunter2" not in str(caught.value)

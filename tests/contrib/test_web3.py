@@ -438,3 +438,11 @@ async def test_a_node_s_calls_batches_errors_and_heads() -> None:
             await w3.eth.get_transaction("0x" + "11" * 32)
         with pytest.raises(Web3RPCError):
             await w3.eth.send_raw_transaction(b"\x01")
+
+
+async def test_what_it_says_of_its_url_has_no_secrets_in_it() -> None:
+    provider = PenstockProvider("ws://me:hunter2@127.0.0.1:1/?key=hunter2")
+    assert str(provider) == "penstock: ws://127.0.0.1:1/?key=***"
+    with pytest.raises(ProviderConnectionError) as caught:
+        await provider.is_connected(show_traceback=True)
+    assert "hunter2" not in str(caught.value)

@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 from rich.console import Console
-from websockets.asyncio.server import serve
+from websockets.asyncio.server import ServerConnection, serve
 
 from penstock.demo import tour as tour_module
-from penstock.demo.table import as_json, criteria_table, ratio, saving, table
+from penstock.demo.criteria import CRITERIA
+from penstock.demo.table import ROWS, as_json, criteria_table, ratio, saving, table
 from penstock.demo.tour import Findings, Tour
 from penstock.traffic.measure import Job, Run
 from penstock.traffic.processes import JobFailed
@@ -70,7 +71,62 @@ async def test_the_tour_visits_a_server_of_the_users() -> None:
     assert figures["p50_seconds"]["plain"] > 0
     assert figures["connect_seconds"]["penstock"] > 0
     assert figures["server_cpu"]["plain"] is None
-    assert "not measured" in shown(tour)
+    assert "not measured" not in shown(tour) + criteria_of(tour)
+    assert "having a connection" in criteria_of(tour)
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_server_that_closes_with_an_error_is_told_with_what_it_was_sent() -> None:
+    async def picky(ws: ServerConnection) -> None:
+        await ws.recv()
+        await ws.close(1003, "JSON objects only")
+
+    async with serve(picky, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+        with pytest.raises(
+            JobFailed, match=r"JSON objects only.*; it was sent text messages of 32 digits: try a server"
+        ):
+            await Tour(url, 32).run(lambda *_: None)
+        with pytest.raises(JobFailed, match="it was sent empty text messages"):
+            await Tour(url, 0).run(lambda *_: None)
+
+
+async def test_a_server_that_is_not_there_is_not_told_what_to_take() -> None:
+    with pytest.raises(JobFailed) as caught:
+        await Tour("ws://127.0.0.1:9", 64).run(lambda *_: None)
+    assert "it was sent" not in str(caught.value)
+
+
+def test_what_was_not_measured_is_left_out_where_it_could_not_be() -> None:
+    """But what there was no time for is told."""
+    text = shown(Tour("ws://localhost", 64))
+    assert text.count("not measured") == 14
+    for name in (
+        "server CPU",
+        "own server",
+        "plug pulled",
+        "calls a second",
+        "server saw",
+        "cache spared",
+        "repeated call",
+    ):
+        assert name not in text
+        assert name in shown(Tour(None, 64))
+    assert criteria_of(Tour("ws://localhost", 64)).count("not measured") == 3
+
+
+def test_no_row_breaks_in_80_columns() -> None:
+    tour = Tour(None, 64)
+    slow, fast = tour.findings.values()
+    slow.one_way, fast.one_way = [Run(messages=100_000, seconds=1)], [Run(messages=9_000_000, seconds=1)]
+    slow.calling, fast.calling = Run(messages=1, p50=1e-2, p99=2e-2), Run(messages=1, p50=1e-6, p99=2e-6)
+    slow.connects, fast.connects = [Run(p50=1e-3)], [Run(p50=1e-6)]
+    fast.rounds = Run(messages=40, grown_bytes=4 * 1024 * 1024)
+    for grid, rows in ((table(tour), ROWS), (criteria_table(tour), CRITERIA)):
+        console = Console(width=80)
+        with console.capture() as capture:
+            console.print(grid)
+        assert len(capture.get().splitlines()) == 5 + len(rows)
 
 
 @pytest.mark.usefixtures("small")
@@ -142,7 +198,12 @@ def test_a_password_is_not_shown_and_a_url_is_not_markup() -> None:
 def test_a_ratio_is_of_penstock_to_the_plain_way() -> None:
     assert ratio(100, 2150) == "21.5x"
     assert ratio(100, 98) == "0.98x"
-    assert ratio(2, 0.01) == "0.005x"
+    assert ratio(100, 119) == "1.19x"
+    assert ratio(7, 7) == "1.00x"
+    assert ratio(2, 0.9) == "1/2.2"
+    assert ratio(2, 0.01) == "1/200"
+    assert ratio(1147.9, 0.41) == "1/2,800"
+    assert ratio(705, 0) == "none"
     assert ratio(0, 5) == ""
     assert ratio(None, 5) == ""
     assert ratio(5, None) == ""
@@ -153,7 +214,7 @@ def test_the_pool_saves_the_time_of_opening() -> None:
     tour.findings["websockets"].connects = [Run(p50=400e-6)]
     assert saving(tour) is None
     tour.findings["penstock"].connects = [Run(p50=2e-6)]
-    assert saving(tour) == "Borrowing a connection from the pool takes 99.50 % less time than opening a new one."
+    assert saving(tour) == "Borrowing a connection takes 99.50 % less time than opening a new one."
 
 
 def test_the_table_shows_the_medians() -> None:

@@ -1,7 +1,9 @@
 """Middlewares of both transports under varied load, for as long as is wanted: nothing grows, nothing is lost.
 
-``python tests/load/soak.py [SECONDS]``, with ``tests`` on the path; `make soak` does it. It prints a line a minute and
-a verdict; the exit code is 0 if all is well. Connections are cut, servers restarted and callers cancelled meanwhile.
+``python tests/load/soak.py [SECONDS]``, with ``tests`` on the path; `make soak` does it. Connections are cut, servers
+restarted and callers cancelled meanwhile. Again and again all traffic pauses, and what is held then is counted: bursts
+do not show, so that the limits are tight. Each of these quiet moments has a line, and the end a verdict; the exit code
+is 0 if all is well.
 """
 
 from __future__ import annotations
@@ -13,34 +15,47 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from random import Random
 from statistics import linear_regression
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import penstock
-from penstock import PerformanceConfig, PerformanceError, PerformanceMiddleware, SessionConfig
-from penstock.config.sections import AlertsConfig, EnvelopeConfig
+from penstock import ConnectionPoolConfig, PerformanceConfig, PerformanceError, PerformanceMiddleware, SessionConfig
+from penstock.config.sections import AlertsConfig, EnvelopeConfig, MetricsConfig
 from penstock.transport.base import ConnectionClosed
 from support.relay import Relay, relaying
 from support.resources import Resources
 
 MIB = 1024 * 1024
 TRANSPORTS: tuple[Literal["picows", "websockets"], ...] = ("picows", "websockets")
-SAMPLE_EVERY = 1.0
-WINDOW = 6
-"""Samples of which the lowest counts."""
-TOLD_EVERY = 60.0
-CUT_EVERY, RESTART_EVERY = 3.0, 20.0
+ROUND = 10.0
+"""Seconds of traffic between two quiet moments."""
+CUT_EVERY, RESTART_EVERY = 3.0, 35.0
 SESSION_TTL = 5.0
-"""Seconds for which a server waits for a client that is gone for good; they would pile up."""
+"""Seconds for which a server waits for a client that is gone for good."""
 SETTLING = 20.0
 """Seconds that what was accepted may take until it has arrived, once nothing more is sent."""
-GROWTH_LIMITS = {"resident_bytes": 8 * MIB, "tasks": 150, "descriptors": 50}
-"""What the second half may take on; bursts of calls have a hundred tasks or more."""
+STEADY = 2.0
+"""Seconds for which nothing may change until a moment is quiet."""
+CONNECTIONS = 4
+"""Of each pool to each URL, at every quiet moment; no more and no fewer."""
+HISTORY = 1.0
+"""Seconds of metrics that are kept; the quarter of an hour that is usual would fill until the end, and longer."""
+MOST_SPREAD = {"tasks": 2, "descriptors": 2, "timers": 6}
+"""By how much quiet moments may differ from each other."""
+MOST_GROWTH = {"blocks": 600.0, "heap_bytes": 128.0 * 1024}
+"""What the second half may take on in a minute. What is resident is not judged: it grows in steps, as the allocator
+keeps what is free between what is used."""
+LONG_ENOUGH = 600.0
+"""Seconds of a run whose growth is judged: before, the allocator and bounded buffers find their size."""
 FAILURES = (PerformanceError, ConnectionClosed, OSError, TimeoutError)
+
+Moment: TypeAlias = tuple[float, Resources]
+"""Seconds from the beginning, and what was held then."""
 
 
 @dataclass
@@ -89,7 +104,11 @@ class Site:
         self.account = Account()
         self.cuts = self.restarts = 0
         self._chance = Random(seed)
-        self._server: Any = None
+        self._numbers = count()
+        self._restart_at = time.monotonic() + RESTART_EVERY
+        self._server: penstock.Server
+        self._relay: Relay
+        self._pipe: PerformanceMiddleware
 
     async def serve(self) -> int:
         """Start a server; return its port."""
@@ -122,12 +141,12 @@ class Site:
                     asked = json.loads(message)
                     await conn.send(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": asked["params"]}))
 
-    async def trouble(self, relay: Relay) -> None:
+    async def trouble(self) -> None:
         """Cut and restart, again and again."""
-        restart_at = time.monotonic() + RESTART_EVERY
+        relay = self._relay
         while True:
             await asyncio.sleep(CUT_EVERY * (0.5 + self._chance.random()))
-            if time.monotonic() < restart_at:
+            if time.monotonic() < self._restart_at:
                 relay.cut(hard=self._chance.random() < 0.5)
                 self.cuts += 1
                 continue
@@ -137,14 +156,13 @@ class Site:
             old.close()
             await old.wait_closed()
             self.restarts += 1
-            restart_at = time.monotonic() + RESTART_EVERY
+            self._restart_at = time.monotonic() + RESTART_EVERY
 
-    async def send(self, pipe: PerformanceMiddleware, url: str) -> None:
-        number = 0
+    async def send(self, url: str) -> None:
+        pipe = self._pipe
         while True:
             for _ in range(self._chance.choice((1, 20, 400))):
-                number += 1
-                message = f"{number} {'x' * self._chance.choice((0, 50, 2000))}"
+                message = f"{next(self._numbers)} {'x' * self._chance.choice((0, 50, 2000))}"
                 self.account.outstanding.add(message)
                 patience = self._chance.choice((0.0, 0.0002)) if self._chance.random() < 0.002 else None
                 try:
@@ -158,7 +176,9 @@ class Site:
                         raise
             await asyncio.sleep(0.03 * self._chance.random())
 
-    async def borrow(self, pipe: PerformanceMiddleware, url: str) -> None:
+    async def borrow(self, url: str) -> None:
+        pipe = self._pipe
+
         async def use(question: str) -> None:
             self.account.loans += 1
             try:
@@ -172,8 +192,8 @@ class Site:
             await asyncio.gather(*(use(f"{number}") for number in range(self._chance.randint(1, 20))))
             await asyncio.sleep(0.03 * self._chance.random())
 
-    async def call(self, pipe: PerformanceMiddleware, url: str) -> None:
-        rpc, last = pipe.rpc(url), 0
+    async def call(self, url: str) -> None:
+        rpc, last = self._pipe.rpc(url), next(self._numbers)
 
         async def ask(number: int) -> None:
             self.account.calls += 1
@@ -188,65 +208,105 @@ class Site:
             await asyncio.gather(*(ask(max(0, last - self._chance.randrange(300))) for _ in range(50)))
             await asyncio.sleep(0.03 * self._chance.random())
 
-    async def settle(self, pipe: PerformanceMiddleware) -> None:
-        """Wait until what was accepted is accounted for."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SETTLING):
-                with contextlib.suppress(*FAILURES):
-                    await pipe.drain()
-                while self.account.outstanding:
-                    await asyncio.sleep(0.05)
+    async def work(self) -> None:
+        """Traffic and trouble, for a round; whatever is under way at its end is cancelled."""
+        work = (self.send, "sink"), (self.borrow, "echo"), (self.call, "rpc")
+        tasks = [asyncio.create_task(do(self._relay.url + path)) for do, path in work]
+        tasks.append(asyncio.create_task(self.trouble()))
+        await asyncio.wait(tasks, timeout=ROUND, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if not task.cancel():
+                task.result()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._relay.heads.clear()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all is accounted for, and the connections are those that the pool keeps."""
+        pool = self._pipe.stats().pool
+        kept = pool.idle + pool.in_use
+        under_way = pool.waiting + pool.connecting + pool.closing + len(self.account.outstanding)
+        return not under_way and kept == pool.urls * CONNECTIONS == len(self._server.connections)
 
     @asynccontextmanager
-    async def busy(self) -> AsyncIterator[None]:
-        """Traffic and trouble; at the end all is settled."""
-        config = PerformanceConfig(alerts=AlertsConfig(enabled=False), envelope=EnvelopeConfig(reliable=True))
-        async with relaying(await self.serve()) as relay:
-            pipe = PerformanceMiddleware(config, transport=self.transport, on_undelivered=self.account.give_up)
-            async with pipe:
-                work: list[Callable[[PerformanceMiddleware, str], Any]] = [self.send, self.borrow, self.call]
-                at = [relay.url + path for path in ("sink", "echo", "rpc")]
-                tasks = [asyncio.create_task(do(pipe, url)) for do, url in zip(work, at, strict=True)]
-                tasks.append(asyncio.create_task(self.trouble(relay)))
-                try:
+    async def up(self) -> AsyncIterator[None]:
+        config = PerformanceConfig(
+            pool=ConnectionPoolConfig(
+                max_connections=CONNECTIONS, min_connections=CONNECTIONS, max_request_count=2000, check_interval=1
+            ),
+            alerts=AlertsConfig(enabled=False),
+            envelope=EnvelopeConfig(reliable=True),
+            metrics=MetricsConfig(history=HISTORY),
+        )
+        async with relaying(await self.serve()) as self._relay:
+            try:
+                self._pipe = PerformanceMiddleware(
+                    config, transport=self.transport, on_undelivered=self.account.give_up
+                )
+                async with self._pipe:
                     yield
-                    for task in tasks:
-                        if task.done():
-                            task.result()
-                finally:
-                    for task in tasks:
-                        task.cancel()
-                    await asyncio.gather(*tasks, return_exceptions=True)
-                await self.settle(pipe)
-            await self.stop()
+            finally:
+                await self.stop()
 
 
-def growths(samples: Sequence[tuple[float, Resources]]) -> dict[str, float]:
-    """What the second half took on, by a line through the lowest values of each `WINDOW`: bursts do not count."""
-    later = samples[len(samples) // 2 :]
-    windows = [later[start : start + WINDOW] for start in range(0, len(later), WINDOW)]
-    times = [window[0][0] for window in windows]
-    lasted = later[-1][0] - later[0][0]
+async def quiet_moment(sites: Sequence[Site]) -> Resources:
+    """Wait until all is settled and stays as it is, and count; after `SETTLING` seconds count in any case."""
+    held, since = Resources.now(), time.monotonic()
+    deadline = since + SETTLING
+    while (now := time.monotonic()) < min(since + STEADY, deadline):
+        await asyncio.sleep(0.2)
+        before, held = held, Resources.now()
+        is_same = (held.tasks, held.descriptors) == (before.tasks, before.descriptors)
+        if not (is_same and all(site.is_settled for site in sites)):
+            since = now
+    return held
+
+
+async def rounds(seconds: float, sites: Sequence[Site]) -> list[Moment]:
+    """Traffic for so long, with a quiet moment after each round."""
+    moments: list[Moment] = []
+    began = time.monotonic()
+    while (now := time.monotonic()) < began + seconds or not moments:
+        await asyncio.gather(*(site.work() for site in sites))
+        held = await quiet_moment(sites)
+        moments.append((time.monotonic() - began, held))
+        tell(moments[-1], sites, time.monotonic() - now - ROUND)
+    return moments
+
+
+def spreads(moments: Sequence[Moment]) -> dict[str, float]:
+    """By how much quiet moments differ from each other."""
+
+    def spread(name: str) -> float:
+        values: list[int] = [getattr(held, name) for _, held in moments]
+        return max(values) - min(values)
+
+    return {name: spread(name) for name in MOST_SPREAD}
+
+
+def growths(moments: Sequence[Moment]) -> dict[str, float]:
+    """What the second half took on in a minute, by a line through its quiet moments; nothing if it was too short."""
+    if moments[-1][0] < LONG_ENOUGH:
+        return {}
+    later = moments[len(moments) // 2 :]
+    minutes = [at / 60 for at, _ in later]
 
     def grown(name: str) -> float:
-        lowest = [min(getattr(sample, name) for _, sample in window) for window in windows]
-        return linear_regression(times, lowest).slope * lasted
+        return linear_regression(minutes, [getattr(held, name) for _, held in later]).slope
 
-    return {name: grown(name) for name in GROWTH_LIMITS}
+    return {name: grown(name) for name in MOST_GROWTH}
 
 
-async def watch(seconds: float, sites: Sequence[Site]) -> list[tuple[float, Resources]]:
-    """Look again and again, and tell each minute."""
-    samples: list[tuple[float, Resources]] = []
-    began = told = time.monotonic()
-    while (now := time.monotonic()) < began + seconds:
-        samples.append((now - began, Resources.now()))
-        if now >= told + TOLD_EVERY:
-            told = now
-            tell(samples[-1], sites)
-        await asyncio.sleep(SAMPLE_EVERY)
-    tell(samples[-1], sites)
-    return samples
+class Tracebacks(logging.Handler):
+    """Collects what is logged with a traceback. That connections break is what this is for, and no such thing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self.texts.add(f"{record.getMessage()}: {record.exc_info[1]!r}")
 
 
 def say(line: str) -> None:
@@ -254,35 +314,34 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def tell(sample: tuple[float, Resources], sites: Sequence[Site]) -> None:
-    at, held = sample
+def tell(moment: Moment, sites: Sequence[Site], settling: float) -> None:
+    at, held = moment
     traffic = ", ".join(
         f"{site.transport}: {site.account.sent:,} sent, {site.account.calls:,} calls, {site.account.loans:,} loans, "
         f"{site.cuts} cuts, {site.restarts} restarts"
         for site in sites
     )
     say(
-        f"{at:5.0f} s  {held.resident_bytes / MIB:6.1f} MiB  {held.tasks:4} tasks  {held.descriptors:4} descriptors  "
-        f"{traffic}"
+        f"{at:5.0f} s  {held.resident_bytes / MIB:6.2f} MiB resident  {held.heap_bytes / MIB:6.2f} MiB heap  "
+        f"{held.blocks:7} blocks  {held.tasks:4} tasks  "
+        f"{held.descriptors:4} descriptors  {held.timers:4} timers  settled in {settling:4.1f} s  {traffic}"
     )
 
 
-async def soak(seconds: float) -> bool:
-    """Whether nothing grew and nothing was lost."""
-    sites = [Site(transport, seed) for seed, transport in enumerate(TRANSPORTS)]
-    before = Resources.now()
-    async with contextlib.AsyncExitStack() as stack:
-        for site in sites:
-            await stack.enter_async_context(site.busy())
-        samples = await watch(seconds, sites)
-    await asyncio.sleep(0.2)
-    after = Resources.now()
-    grown = growths(samples)
-    faults = [f"{name} grew by {grown[name]:,.0f}" for name, most in GROWTH_LIMITS.items() if grown[name] > most]
-    for name in ("tasks", "descriptors"):
-        left = getattr(after, name) - getattr(before, name)
-        if left > 0:
-            faults.append(f"{left} {name} are left")
+def judge(moments: Sequence[Moment], sites: Sequence[Site]) -> list[str]:
+    """What is wrong; it says what was measured, and what is allowed."""
+    faults: list[str] = []
+    for name, value in spreads(moments).items():
+        say(f"{name}: quiet moments differ by {value:,.0f}, {MOST_SPREAD[name]} allowed")
+        if value > MOST_SPREAD[name]:
+            faults.append(f"{name} differ by {value:,.0f}")
+    grown = growths(moments)
+    if not grown:
+        say(f"growth of memory is not judged in less than {LONG_ENOUGH:.0f} s")
+    for name, value in grown.items():
+        say(f"{name}: {value:+,.0f} a minute in the second half, {MOST_GROWTH[name]:+,.0f} allowed")
+        if value > MOST_GROWTH[name]:
+            faults.append(f"{name} grew by {value:,.0f} a minute")
     for site in sites:
         account = site.account
         say(f"{site.transport}: {account.line()}")
@@ -292,11 +351,31 @@ async def soak(seconds: float) -> bool:
             faults.append(f"{site.transport}: {account.wrong} answers were wrong")
         if not (account.arrived and account.calls and account.loans):
             faults.append(f"{site.transport}: there was no traffic")
-    say("second half: " + ", ".join(f"{name} {value:+,.1f}" for name, value in grown.items()))
+    return faults
+
+
+async def soak(seconds: float) -> bool:
+    """Whether nothing grew and nothing was lost."""
+    sites = [Site(transport, seed) for seed, transport in enumerate(TRANSPORTS)]
+    tracebacks = Tracebacks()
+    logging.getLogger().addHandler(tracebacks)
+    before = Resources.now()
+    async with contextlib.AsyncExitStack() as stack:
+        for site in sites:
+            await stack.enter_async_context(site.up())
+        moments = await rounds(seconds, sites)
+    await asyncio.sleep(0.2)
+    after = Resources.now()
+    faults = judge(moments, sites)
+    for name in ("tasks", "descriptors"):
+        left = getattr(after, name) - getattr(before, name)
+        say(f"{name}: {left:+} at the end, +0 allowed")
+        if left > 0:
+            faults.append(f"{left} {name} are left")
+    faults += sorted(tracebacks.texts)
     say("failed: " + "; ".join(faults) if faults else "passed: nothing grew, nothing was lost")
     return not faults
 
 
 if __name__ == "__main__":
-    logging.getLogger("penstock").setLevel(logging.CRITICAL)  # that connections break is what it is for
     sys.exit(0 if asyncio.run(soak(float(sys.argv[1]) if len(sys.argv) > 1 else 600)) else 1)

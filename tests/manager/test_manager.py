@@ -64,7 +64,16 @@ def test_transitions_are_kept_counted_and_logged(caplog: pytest.LogCaptureFixtur
     assert [(one.stage, one.to, one.reason) for one in manager.transitions] == [(Stage.BATCH, Mode.BYPASSED, "failure")]
     assert manager.counts == {(Stage.BATCH, Mode.BYPASSED, "failure"): 1}
     assert manager.failures[Stage.BATCH] == 1
-    assert "batch is bypassed for ws://a:80/: failure" in caplog.text
+    assert f"batch is bypassed for {A}: failure" in caplog.text
+
+
+def test_reasons_that_are_all_different_are_counted_within_bounds() -> None:
+    manager = PerformanceManager()
+    for number in range(500):
+        manager.bypass("pool", A, reason=f"ticket {number}")
+        manager.restore("pool", A, reason=f"ticket {number}")
+    assert sum(manager.counts.values()) == 1000
+    assert len(manager.counts) < 100
 
 
 def test_urls_that_nobody_uses_are_forgotten_unless_something_was_decided_about_them() -> None:
@@ -85,3 +94,15 @@ def test_a_stage_that_comes_back_is_measured_anew() -> None:
     manager.bypass("pool", A)
     manager.restore("pool", A)
     assert speedup.ratio is None
+
+
+def test_a_stage_that_fails_all_the_time_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    manager = PerformanceManager({Stage.BATCH: "optimized"}, clock=clock)
+    for _ in range(100):
+        manager.failed(manager.switch(Stage.BATCH, A), RuntimeError("boom"))
+    manager.failed(manager.switch(Stage.POOL, A), RuntimeError("boom"))
+    clock.now += 1.0
+    manager.failed(manager.switch(Stage.BATCH, B), RuntimeError("boom"))
+    assert manager.failures[Stage.BATCH] == 101
+    assert [record.args[0] for record in caplog.records] == [Stage.BATCH, Stage.POOL, Stage.BATCH]  # type: ignore[index]

@@ -60,6 +60,17 @@ def test_rates_differences_and_quantiles_are_of_a_window() -> None:
     assert one.quantile("ping.rtt", 0.5, 29) is None
 
 
+@pytest.mark.parametrize(("seconds", "fine"), [(5.0, 5), (900.0, 60)])
+def test_what_was_read_is_kept_for_as_long_as_asked(seconds: float, fine: int) -> None:
+    one = MetricsCollector(history=seconds, clock=Clock())
+    for second in range(1000):
+        one.tick(float(second))
+    kept = [snapshot.at for snapshot in one.history]
+    assert 999 - 20 <= kept[0] + seconds <= 999
+    assert kept[-fine:] == [float(second) for second in range(1000 - fine, 1000)]
+    assert len(kept) <= fine + seconds / 10 + 2
+
+
 def test_rates_are_zero_before_anything_was_read() -> None:
     assert collector().rate("messages", 60) == 0
 
@@ -126,6 +137,23 @@ def test_those_who_watch_are_called_after_each_reading_until_they_end_it() -> No
     assert seen == [1.0]
 
 
+def test_one_who_watches_and_fails_is_counted_logged_once_and_harms_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    one, seen, errors = collector(), [], [LookupError("x"), LookupError("x"), None, LookupError("x")]
+
+    def fail(now: float) -> None:
+        error = errors.pop(0)
+        if error is not None:
+            raise error
+
+    one.watch(fail)
+    one.watch(seen.append)
+    for second in range(4):
+        one.tick(float(second))
+    assert seen == [0.0, 1.0, 2.0, 3.0]
+    assert one.snapshot().value("self_failures", what="watcher") == 3
+    assert len([record for record in caplog.records if record.exc_info]) == 2
+
+
 async def test_once_started_it_reads_regularly_and_sees_a_loop_that_is_held_up() -> None:
     one = MetricsCollector(interval=0.02)
     seen: list[MetricsSnapshot] = []
@@ -151,6 +179,21 @@ async def test_once_started_it_reads_regularly_and_sees_a_loop_that_is_held_up()
     assert len(seen) == read
 
 
+def test_it_can_be_started_again_when_its_loop_is_gone() -> None:
+    one, seen = MetricsCollector(interval=0.01), []
+    one.watch(seen.append)
+
+    async def main() -> None:
+        one.start()
+        read = len(seen)
+        async with asyncio.timeout(10):
+            while len(seen) < read + 2:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+    asyncio.run(main())
+
+
 async def test_another_thread_gets_what_was_read_last() -> None:
     one, threads = MetricsCollector(), set()
 
@@ -165,7 +208,9 @@ async def test_another_thread_gets_what_was_read_last() -> None:
     one.stop()
 
 
-@pytest.mark.parametrize("interval", [0, -1, float("nan")])
-def test_an_interval_that_is_none_is_refused(interval: float) -> None:
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_an_interval_or_a_history_that_is_none_is_refused(seconds: float) -> None:
     with pytest.raises(ValueError, match=r"^interval="):
-        MetricsCollector(interval=interval)
+        MetricsCollector(interval=seconds)
+    with pytest.raises(ValueError, match=r"^history="):
+        MetricsCollector(history=seconds)

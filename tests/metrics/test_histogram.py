@@ -155,6 +155,21 @@ def test_a_snapshot_stays_as_it_was() -> None:
         snapshot.count = 2  # type: ignore[misc]
 
 
+class Interrupted(dict[int, int]):
+    """Counts of buckets; while they are read another thread records."""
+
+    def __getitem__(self, index: int) -> int:
+        self[index] = self.get(index, 0) + 1
+        return super().__getitem__(index)
+
+
+def test_a_snapshot_counts_what_its_buckets_have_though_another_thread_records() -> None:
+    histogram = recorded(0.5, 1.0)
+    histogram._counts = Interrupted(histogram._counts)
+    snapshot = histogram.snapshot()
+    assert snapshot.count == sum(number for _, number in snapshot.buckets) == 4
+
+
 def test_neither_has_a_dictionary() -> None:
     assert not hasattr(Histogram(), "__dict__")
     assert not hasattr(Histogram().snapshot(), "__dict__")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock import MetricsCollector
 from penstock.metrics import catalogue as m
 from penstock.metrics.histogram import EMPTY, Histogram, HistogramSnapshot
 from penstock.metrics.history import History, quantile_between
@@ -51,6 +55,52 @@ def test_what_is_remembered_is_bounded_and_reaches_far_enough() -> None:
     assert increase(history, 60) == 60
     for window in (100, 333, 600, 900):
         assert window <= increase(history, window) <= window + 10
+
+
+class Interrupted(dict[Any, float]):
+    """Values of a metric; while they are read another thread does something."""
+
+    def __init__(self, values: dict[Any, float], meanwhile: Callable[[], None]) -> None:
+        super().__init__(values)
+        self._meanwhile = meanwhile
+
+    def items(self) -> Any:
+        self._meanwhile()
+        return super().items()
+
+
+def test_what_another_thread_looked_up_before_the_latest_reading_is_not_taken_for_that() -> None:
+    history = History()
+    history.add(counted(0.0, 0))
+    newer = counted(2.0, 100)
+    values = Interrupted({("x",): 1.0}, lambda: history.add(newer) if history.latest is not newer else None)
+    history.add(MetricsSnapshot(1.0, {m.BATCH_FLUSHES: values}))
+    increase(history, 10)
+    assert increase(history, 10) == 100
+    assert history.elapsed(10) == 2
+
+
+def test_what_another_thread_is_looking_up_is_not_taken_for_all_of_it() -> None:
+    history = History()
+    history.add(counted(0.0, 0))
+    seen: list[float] = []
+
+    def look() -> None:
+        if not seen:
+            seen.append(0)
+            seen[0] = increase(history, 10)
+
+    history.add(MetricsSnapshot(1.0, {m.BATCH_FLUSHES: Interrupted({("x",): 7.0}, look)}))
+    assert increase(history, 10) == 7
+    assert seen == [7]
+
+
+def test_two_readings_at_the_same_moment_have_no_rate() -> None:
+    collector = MetricsCollector()
+    for _ in range(2):
+        collector.tick(1.0)
+    assert collector.rate("self", 10) == 0
+    assert collector.history.elapsed(10) == 0
 
 
 def test_its_snapshots_come_oldest_first() -> None:

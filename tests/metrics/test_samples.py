@@ -67,6 +67,7 @@ def test_a_label_that_there_is_not_is_refused(ask: str) -> None:
         Sample(m.POOL_ACQUIRES, 1, ("x",)),
         Sample(m.BATCH_WAIT, 1.0),
         Sample(m.CACHE_ENTRIES, recorded(1.0)),
+        Sample(m.CLOSES, 1, ("client", 1006)),  # type: ignore[arg-type]
     ],
     ids=str,
 )

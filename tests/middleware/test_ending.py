@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from typing import Any
 
 import pytest
 
 from penstock import MessageBatcher
-from penstock.errors import MiddlewareClosed
+from penstock.config.sections import MetricsConfig
+from penstock.errors import MiddlewareClosed, PoolClosed, WrongLoop
 from penstock.manager.switch import Mode, Stage
 from penstock.middleware.line import Line
+from penstock.middleware.middleware import PerformanceMiddleware
 from support.pipes import ledger, piped
 from support.relay import relaying
 from support.waiting import until
@@ -24,6 +27,10 @@ async def fill(pipe: Any, url: str) -> None:
         async with asyncio.timeout(0.2):
             while True:
                 await pipe.send(url, "x" * 100_000)
+
+
+async def borrowed(pipe: Any, url: str) -> Any:
+    return await pipe.connection(url)
 
 
 async def test_closing_ends_in_time_though_the_server_reads_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -170,8 +177,7 @@ async def test_nothing_is_left_of_urls_that_are_not_used_any_more() -> None:
                     await conn.send("x")
             if number % 20 == 0:
                 await pipe.pool.drain()
-        await until(lambda: not pipe._lines and not pipe._lending._ways)
-        assert pipe.stats().modes == {}
+        await until(lambda: not (pipe._lines or pipe._lending._ways or pipe.stats().modes))
 
 
 async def test_a_stage_of_a_client_is_still_switched_after_its_line_is_forgotten() -> None:
@@ -218,3 +224,131 @@ async def test_an_on_message_that_does_not_end_costs_the_connection_and_no_more(
             await pipe.drain()
         assert pipe.stats().pool.in_use == 0
         let_go.set()
+
+
+# Whoever closes, and gives up
+
+
+@pytest.mark.parametrize("turns", [*range(12), 15, 20, 30])
+async def test_a_close_that_is_cancelled_at_any_moment_has_closed_everything(turns: int) -> None:
+    async with ledger() as book, piped(sections={"metrics": MetricsConfig(control=True)}) as pipe:
+        for number in range(20):
+            await pipe.send(book.url, str(number))
+        closing = asyncio.ensure_future(pipe.close())
+        for _ in range(turns + 1):
+            await asyncio.sleep(0)
+        closing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await closing
+        async with asyncio.timeout(1):
+            await pipe.close()
+        stats = pipe.stats()
+        assert stats.pool.in_use == stats.pool.idle == stats.pool.closing == 0
+        with pytest.raises(MiddlewareClosed):
+            await pipe.send(book.url, "late")
+
+
+async def test_cancelling_a_close_that_waits_for_a_borrower_ends_it_at_once() -> None:
+    async with ledger() as book, piped() as pipe:
+        conn = await pipe.connection(book.url)
+        closing = asyncio.ensure_future(pipe.close(60))
+        await asyncio.sleep(0.05)
+        assert not closing.done()
+        closing.cancel()
+        async with asyncio.timeout(1):
+            with contextlib.suppress(asyncio.CancelledError):
+                await closing
+            await pipe.close()
+        assert closing.cancelled()
+        assert not conn.is_connected
+
+
+async def test_a_plain_connection_that_is_returned_after_the_end_is_no_failure_of_the_pool() -> None:
+    async with ledger() as book, piped() as pipe:
+        pipe.manager.bypass("pool")
+        conn, lost = await pipe.connection(book.url), await pipe.connection(book.url)
+        await pipe.close()
+        conn.release()
+        lost.discard("broken")
+        assert pipe.manager.failures[Stage.POOL] == 0
+
+
+@pytest.mark.parametrize("through", ["send", "connection"])
+async def test_whoever_waits_for_a_plain_connection_is_told_of_the_end(through: str) -> None:
+    async with ledger() as book, relaying(book.port) as relay, piped() as pipe:
+        relay.pause()
+        pipe.manager.bypass("pool")
+
+        async def use() -> None:
+            if through == "send":
+                await pipe.send(relay.url, "x")
+            else:
+                await pipe.connection(relay.url)
+
+        using = asyncio.ensure_future(use())
+        await until(lambda: relay.accepted == 1)
+        await pipe.close(0.1)
+        async with asyncio.timeout(1):
+            with pytest.raises(PoolClosed):
+                await using
+        assert pipe.stats().plain_connections == 0
+        relay.go_on()
+
+
+@pytest.mark.parametrize("turns", range(0, 40, 3))
+async def test_no_plain_connection_is_opened_after_the_end(turns: int) -> None:
+    async with ledger() as book, piped() as pipe:
+        pipe.manager.bypass("pool")
+        using = asyncio.ensure_future(borrowed(pipe, book.url))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await pipe.close(0.1)
+        async with asyncio.timeout(1):
+            await asyncio.wait([using])
+        if using.exception() is None:
+            assert not using.result().is_connected
+        assert pipe.stats().plain_connections == 0
+        assert not pipe._lending._held
+
+
+async def test_a_plain_connection_that_is_never_returned_is_closed_and_told_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with ledger() as book, piped() as pipe:
+        pipe.manager.bypass("pool")
+        await pipe.connection(book.url)
+        gc.collect()
+        await until(lambda: not pipe._lending._held)
+        assert pipe.stats().plain_connections == 0
+        assert "was never returned" in caplog.text
+
+
+# The wrong place
+
+
+@pytest.mark.parametrize("batched", [False, True], ids=["direct", "batched"])
+async def test_another_thread_can_neither_send_nor_close(batched: bool) -> None:
+    async with ledger() as book, piped(sending={"batch_timeout": 60.0} if batched else {}) as pipe:
+        await pipe.send(book.url, "0")
+
+        async def elsewhere() -> None:
+            for use in (pipe.send(book.url, "x"), pipe.send(book.url, "x", key="k"), pipe.drain(), pipe.close(0.1)):
+                with pytest.raises(WrongLoop):
+                    await use
+
+        await asyncio.to_thread(asyncio.run, elsewhere())
+        await pipe.send(book.url, "1")
+        await pipe.drain()
+        await until(lambda: book.messages == ["0", "1"])
+
+
+def test_when_its_event_loop_has_ended_there_is_nothing_to_close() -> None:
+    pipe = PerformanceMiddleware()
+
+    async def use() -> None:
+        async with ledger() as book:
+            await pipe.send(book.url, "x")
+            await pipe.drain()
+
+    asyncio.run(use())
+    asyncio.run(asyncio.wait_for(pipe.close(), 1))

@@ -10,6 +10,7 @@ import pytest
 
 from penstock import ConnectionPoolConfig, MessageBatcher, Priority
 from penstock.connection.outbox import Outbox
+from penstock.connection.reliable import ReliableConnection
 from penstock.manager.switch import Mode, Stage
 from support.pipes import ledger, piped
 from support.waiting import until
@@ -188,6 +189,52 @@ async def test_a_connection_whose_sending_raises_something_odd_is_passed_by(monk
         await until(lambda: len(book.messages) == 6)
         assert book.messages == [str(number) for number in range(6)]
         assert pipe.manager.failures[Stage.BATCH] >= 1
+
+
+@pytest.mark.parametrize("way", ["gathered", "batched", "plain"])
+async def test_a_connection_that_does_not_do_what_it_should_is_replaced_and_nothing_is_lost(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sending = {"batch_timeout": 0.002} if way == "batched" else {}
+    async with ledger() as book, piped(fallback={**QUICK, "failures": 100}, sending=sending) as pipe:
+        await pipe.send(book.url, "0")
+        await until(lambda: book.messages == ["0"])
+        if way == "plain":
+            pipe.manager.bypass("batch")
+        line = pipe._lines[book.url]
+        monkeypatch.setattr(line.carrier.connection, "send", broken("raises"))
+        line.reconsider()
+        for number in range(1, 6):
+            await pipe.send(book.url, str(number))
+        await until(lambda: len(book.messages) == 6, seconds=2)
+        assert book.messages == [str(number) for number in range(6)]
+        assert pipe.manager.failures[Stage.BATCH] == 1
+        assert pipe.stats().sending.dropped == {}
+
+
+async def test_where_every_message_costs_a_connection_the_batch_is_bypassed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ledger() as book, piped(fallback={**QUICK, "probe_after": 60}) as pipe:
+        await pipe.send(book.url, "0")
+        line = pipe._lines[book.url]
+        for number in range(1, 4):
+            monkeypatch.setattr(await line.carrier.ready(), "send", broken("raises"))
+            line.reconsider()
+            await pipe.send(book.url, str(number))
+        assert pipe.manager.mode(book.url)[Stage.BATCH] is Mode.BYPASSED
+        await until(lambda: len(book.messages) == 4)
+
+
+async def test_what_no_connection_can_send_is_told_to_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ledger() as book, piped() as pipe:
+        await pipe.send(book.url, "0")
+        with monkeypatch.context() as patch:
+            patch.setattr(ReliableConnection, "send", broken("raises"))
+            pipe._lines[book.url].reconsider()
+            async with asyncio.timeout(2):
+                with pytest.raises(RuntimeError, match="injected"):
+                    await pipe.send(book.url, "never")
+        await pipe.send(book.url, "1")
+        await until(lambda: book.messages == ["0", "1"])
 
 
 # The envelope

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from penstock import ConnectionPoolConfig, Priority
-from penstock.config.sections import CacheConfig, LimitsConfig
+from penstock.config.sections import CacheConfig, LimitsConfig, MetricsConfig
 from penstock.errors import LimitReached
 from support.pipes import ledger, piped
 from support.relay import relaying
@@ -86,12 +86,13 @@ async def test_a_full_cache_leaves_room_for_messages() -> None:
     sections = {
         "limits": LimitsConfig(memory_bytes=100_000, on_limit="raise"),
         "cache": CacheConfig(max_size=10_000),
+        "metrics": MetricsConfig(enabled=False),
     }
-    async with ledger() as book, piped(sections=sections) as pipe:
+    async with ledger() as book, piped(sections=sections, sending={"idle_time": 0.01}) as pipe:
         assert pipe.cache is not None
         for number in range(1000):
             pipe.cache.set(f"key {number}", "x" * 1000)
-        pipe._tick(0.0)
+        await until(lambda: pipe.lines.budget.used_elsewhere > 10_000)
         assert 10_000 < pipe.stats().memory_bytes <= 50_000
         await pipe.send(book.url, "x" * 10_000)
         await until(lambda: len(book.messages) == 1)

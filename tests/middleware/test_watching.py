@@ -72,6 +72,14 @@ async def test_memory_is_reported_against_its_budget() -> None:
         assert seen.value(m.MEMORY) == 0
 
 
+async def test_metrics_are_kept_for_as_long_as_configured() -> None:
+    async with piped(sections={"metrics": MetricsConfig(interval=0.25, history=30.0)}) as pipe:
+        for second in range(100):
+            pipe.metrics.tick(1e9 + second)
+        oldest = next(iter(pipe.metrics.history))
+        assert 1e9 + 99 - 40 <= oldest.at <= 1e9 + 99 - 30
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 async def test_without_metrics_nothing_is_read(enabled: bool) -> None:
     sections = {"metrics": MetricsConfig(enabled=enabled, interval=0.01)}

@@ -36,7 +36,7 @@ def test_a_count_below_zero_is_refused_and_named(name: str, value: Any) -> None:
 )
 @pytest.mark.parametrize("value", [0, -1.0, nan, "3", None])
 def test_a_time_that_is_none_is_refused_and_named(name: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=rf"{name}={value!r}: must be more than 0 seconds"):
+    with pytest.raises(ValueError, match=rf"{name}={value!r}: must be a number of seconds, more than 0"):
         ConnectionPoolConfig(**{name: value})
 
 

@@ -91,11 +91,19 @@ async def test_case_21_what_was_returned_is_the_callers_no_more() -> None:
         assert not conn.is_connected
         assert not conn.is_healthy()
         for use in (lambda: conn.send("x"), conn.recv, lambda: conn.remote_address, conn.__aiter__):
-            with pytest.raises(LeaseReturned, match="was returned"):
+            with pytest.raises(LeaseReturned, match=r"was returned.*of the pool.*of the middleware"):
                 use()
         assert "returned" in repr(conn)
         await pool.close(1)
         conn.release()
+
+
+async def test_who_forgot_to_await_a_loan_is_told_so_whoever_lends() -> None:
+    async with pooling() as (pool, _):
+        conn = pool.get_connection(URL)
+        for use in (lambda: conn.send("x"), conn.recv, lambda: conn.remote_address):
+            with pytest.raises(RuntimeError, match=r"^no connection yet: write `conn = await \.\.\.`.*`async with"):
+                use()
 
 
 ITERATORS: list[Any] = [aiter, lambda conn: conn.recv_streaming()]
@@ -240,3 +248,13 @@ async def test_an_exception_in_a_block_that_did_not_use_the_connection_costs_non
                 async with pool.get_connection(URL):
                     raise ZeroDivisionError
         assert servers.attempts == 1
+
+
+async def test_reasons_that_are_all_different_are_counted_within_bounds() -> None:
+    async with pooling(max_connections=1, connect_rate=1e6) as (pool, _):
+        for number in range(100):
+            (await pool.get_connection(URL)).discard(f"bad answer to question {number}")
+        closed = pool.stats().closed
+        assert sum(closed.values()) == 100
+        assert len(closed) <= 65
+        assert closed["other"] >= 35

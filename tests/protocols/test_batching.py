@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from penstock.protocols.batching import MAX_REFUSALS, PROBE, REST, ROUNDS, SAMPLES, SETTLING, Batching
+from penstock.protocols.batching import CLEAR_PROBE, MAX_REFUSALS, PROBE, REST, ROUNDS, SAMPLES, SETTLING, Batching
 from penstock.protocols.calls import Refused
 from penstock.protocols.jsonrpc import JsonRpc
 
@@ -89,9 +89,23 @@ def test_what_has_changed_is_noticed_by_chance() -> None:
 def test_a_probe_ends_where_it_began_if_nothing_has_changed() -> None:
     batching = Batching({"a"})
     run(batching, "a", faster_in_arrays, MEASURING)
-    ways = run(batching, "a", faster_in_arrays, 1, chance=PROBE / 2) + run(batching, "a", faster_in_arrays, 200)
+    ways = run(batching, "a", faster_in_arrays, 1, chance=CLEAR_PROBE / 2) + run(batching, "a", faster_in_arrays, 200)
     assert ways == [False] * EPOCH + [True] * (201 - EPOCH)
-    assert all(run(batching, "a", faster_in_arrays, 100, chance=PROBE))
+    assert all(run(batching, "a", faster_in_arrays, 100, chance=CLEAR_PROBE))
+
+
+@pytest.mark.parametrize(
+    ("in_array", "chance"), [(0.003, CLEAR_PROBE), (0.008, PROBE), (0.011, PROBE), (0.03, CLEAR_PROBE)]
+)
+def test_what_is_clear_is_measured_again_more_rarely_than_what_is_not(in_array: float, chance: float) -> None:
+    batching = Batching({"a"})
+
+    def cost(array: bool) -> float:
+        return in_array if array else 0.01
+
+    (way,) = set(run(batching, "a", cost, MEASURING + 500)[MEASURING:])
+    assert set(run(batching, "a", cost, 500, chance=chance)) == {way}
+    assert run(batching, "a", cost, 1, chance=chance * 0.99) == [not way]
 
 
 def test_times_of_an_epoch_before_do_not_count() -> None:

@@ -11,7 +11,8 @@ from msgspec import Raw
 
 from penstock.protocols.calls import parse
 from penstock.protocols.keys import key
-from penstock.protocols.reading import MAX_DEPTH, BadJson, is_deep, read, read_any
+from penstock.protocols.reading import BadJson, is_deep, read, read_any
+from penstock.wire.depth import MAX_DEPTH
 
 
 @pytest.fixture

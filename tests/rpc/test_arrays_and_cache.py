@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from penstock import CallLost, CallTimeout, MessageCache, RpcError
+from penstock import CallLost, CallTimeout, ConnectionPool, MessageCache, Rpc, RpcError
 from penstock.protocols.batching import Batching
 from penstock.protocols.policy import CachePolicy
 from penstock.rpc import connect
@@ -145,6 +145,23 @@ async def test_a_ttl_needs_a_cache() -> None:
             await rpc.call("echo", ttl=1)
     with pytest.raises(ValueError, match="cache="):
         connect("ws://localhost", policy=CachePolicy({}))
+
+
+@pytest.mark.parametrize("ttl", ["60", -1, float("nan"), [1]])
+async def test_a_ttl_that_is_none_is_refused_before_anything_is_asked(ttl: Any) -> None:
+    async with rpc_server() as server, connect(server.url, cache=MessageCache()) as rpc:
+        with pytest.raises(ValueError, match=r"ttl=.*must be a number of seconds"):
+            await rpc.call("echo", ttl=ttl)
+        assert (rpc.stats().calls, server.times("echo")) == (0, 0)
+
+
+async def test_a_timeout_that_is_none_is_refused() -> None:
+    async with rpc_server() as server, ConnectionPool() as pool, Rpc(pool, server.url) as rpc:
+        for _ in range(2):  # without a connection, and with one
+            with pytest.raises(TypeError, match="timeout='5': must be a number of seconds, or None"):
+                await rpc.call("echo", timeout="5")  # type: ignore[arg-type]
+            assert await rpc.call("echo", [1]) == [1]
+        assert "0 calls pending" in repr(rpc)
 
 
 async def test_case_6_errors_in_an_array_reach_the_callers_whose_they_are() -> None:

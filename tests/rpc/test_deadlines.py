@@ -58,7 +58,7 @@ class Future:
 def waiting(loop: Loop, deadlines: Deadlines, *timeouts: float) -> list[Any]:
     futures: list[Any] = [Future(loop) for _ in timeouts]
     for future, timeout in zip(futures, timeouts, strict=True):
-        deadlines.add(future, timeout, loop.now)
+        deadlines.add(future, timeout, loop)
     return futures
 
 
@@ -113,8 +113,8 @@ def test_without_a_time_nobody_is_told_and_without_time_at_once() -> None:
     loop, deadlines = Loop(), Deadlines(LATE)
     futures: list[Any] = [Future(loop), Future(loop)]
     forever, at_once = futures
-    deadlines.add(forever, None, loop.now)
-    deadlines.add(at_once, 0, loop.now)
+    deadlines.add(forever, None, loop)
+    deadlines.add(at_once, 0, loop)
     assert at_once.result is LATE
     loop.pass_until(200)
     assert forever.result is None

@@ -32,6 +32,14 @@ class Stuck:
         self.gate = asyncio.Event()
         self.sent: list[str] = []
         self.error: Exception | None = None
+        self.room = 0
+        """Texts that it takes before it waits."""
+
+    def offer(self, texts: Sequence[str]) -> int:
+        taken = texts[: self.room]
+        self.room -= len(taken)
+        self.sent += taken
+        return len(taken)
 
     async def send(self, message: str) -> None:
         await self.gate.wait()

@@ -9,9 +9,21 @@ from typing import Any
 
 import pytest
 
-from penstock import CallLost, CallTimeout, MessageCache, RpcClosed, RpcError, SerializationError, TooManyCalls
+from penstock import (
+    CallLost,
+    CallTimeout,
+    ConnectionPool,
+    ConnectionPoolConfig,
+    MessageCache,
+    Rpc,
+    RpcClosed,
+    RpcError,
+    SerializationError,
+    TooManyCalls,
+)
 from penstock.rpc import connect
-from support.ends import cancelled, start
+from support.ends import cancelled, start, within
+from support.pools import free
 from support.rpcserver import RpcServer, rpc_server
 from support.waiting import until
 
@@ -220,3 +232,49 @@ async def test_one_who_asks_the_cache_itself_waits_with_the_others() -> None:
         assert await cancelled(call)
         it.gate.set()
         assert await asking == b"[1]"
+
+
+async def test_who_gives_up_from_another_thread_when_the_answer_has_come_ends_nothing() -> None:
+    async with gated() as it:
+        call = it.call()
+        await it.arrived()
+        (flight,) = it.cache._loads._flights.values()
+        lead = flight.task
+        assert lead is not None
+        it.gate.set()
+        assert await call == [1]
+        lead.cancel()
+        assert (it.rpc.stats().in_flight, it.rpc.stats().late) == (0, 0)
+        assert await it.call() == [1]
+        assert it.times == 1
+
+
+async def test_the_connection_of_a_call_whose_answer_is_kept_goes_back_to_its_pool() -> None:
+    config = ConnectionPoolConfig(min_connections=0)
+    async with (
+        rpc_server() as server,
+        ConnectionPool(config) as pool,
+        Rpc(pool, server.url, cache=MessageCache()) as rpc,
+    ):
+        await rpc.open()
+        assert await rpc.call("echo", [1], ttl=60) == [1]
+        assert await cancelled(start(rpc.call("never", ttl=60)))
+        await until(lambda: free(pool))
+
+
+async def test_what_cannot_be_sent_leaves_no_load_behind() -> None:
+    class Unsendable:
+        name = "unsendable"
+
+        def send(self, link: Any, owner: Any) -> Any:
+            raise SerializationError("too long", "send less")
+
+        def may_keep(self, answer: Any) -> bool:
+            raise AssertionError
+
+    async with gated() as it:
+        for _ in range(2):  # the second does not wait for the first
+            with pytest.raises(SerializationError):
+                await within(it.rpc._leading.load("key", Unsendable(), 60, 5))
+        assert it.cache.get_cache_stats().load_errors == 2
+        assert it.rpc.stats().in_flight == 0

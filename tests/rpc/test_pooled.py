@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from penstock import CallTimeout, ConnectionPool, ConnectionPoolConfig, Gap, PoolClosed, Rpc
+from penstock.rpc.links import CROWD
 from support.ends import start, within
 from support.pools import free
 from support.rpcserver import rpc_server
@@ -139,10 +140,10 @@ async def test_case_11_the_same_id_on_two_connections_is_two_subscriptions() -> 
             await server.reply(conn, message, "0x1")
 
         server.own["subscribe"] = same_id
-        busy = [start(rpc.call("slow", [0.2])) for _ in range(40)]
+        busy = [start(rpc.call("slow", [0.2])) for _ in range(CROWD + 8)]
         await until(lambda: rpc.stats().connections == 2)
         async with rpc.subscribe("subscribe", ["a"]) as one:
-            busy += [start(rpc.call("slow", [0.2])) for _ in range(40)]
+            busy += [start(rpc.call("slow", [0.2])) for _ in range(CROWD + 8)]
             async with rpc.subscribe("subscribe", ["b"]) as two:
                 assert len({conn for conn, _ in server.subs}) == 2
                 await server.emit("a", to=0)

@@ -54,6 +54,26 @@ async def test_a_handler_that_raises_closes_with_1011_and_is_logged(
     assert "what the handler said" in str(record.exc_info[1])
 
 
+async def test_a_handler_that_is_no_coroutine_function_is_told_so(
+    transport: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve(lambda conn: None, transport) as server, websockets.connect(url_of(server)) as client:
+        with pytest.raises(ConnectionClosedError):
+            await client.recv()
+    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.exc_info is not None
+    assert "handler must be a coroutine function: <function" in str(record.exc_info[1])
+    assert str(record.exc_info[1]).endswith("returned None")
+
+
+async def test_a_handler_may_return_any_awaitable(transport: Any) -> None:
+    def handler(conn: Any) -> asyncio.Task[None]:
+        return asyncio.ensure_future(conn.send("bye"))
+
+    async with serve(handler, transport) as server, websockets.connect(url_of(server)) as client:
+        assert [message async for message in client] == ["bye"]
+
+
 async def test_the_servers_logger_gets_what_the_handler_raises(
     transport: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,9 +7,11 @@ import contextlib
 import socket
 import ssl
 from contextvars import ContextVar
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import aiofastnet
 import pytest
 import websockets
 
@@ -18,6 +20,13 @@ from support.certificates import server_tls, trusting
 from support.servers import TRANSPORTS, each_transport, echo, port_of, url_of
 
 pytestmark = pytest.mark.timeout(20)
+
+CREATE_SERVER = [
+    asyncio.BaseEventLoop.create_server,
+    asyncio.AbstractEventLoop.create_unix_server,
+    aiofastnet.create_server,
+    aiofastnet.create_unix_server,
+]
 
 
 async def hello(client: Any) -> None:
@@ -135,3 +144,43 @@ async def test_plain_behaviour_can_be_asked_for(transport: Any) -> None:
         for number in range(100):
             await client.send(str(number))
         assert [await client.recv() for _ in range(100)] == [str(number) for number in range(100)]
+
+
+@pytest.mark.parametrize("handler", [None, "handler", 8765])
+def test_a_handler_that_cannot_be_called_is_refused_at_once(handler: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^handler={handler!r}: must be a coroutine function"):
+        penstock.serve(handler, "127.0.0.1", 0)
+
+
+@pytest.mark.parametrize("port", ["eight", -1, 65_536, b"", [], 1j])
+def test_a_port_that_is_none_is_refused_at_once(port: Any) -> None:
+    with pytest.raises(ValueError, match=r"must be a whole number up to 65535") as caught:
+        penstock.serve(echo, "127.0.0.1", port)
+    assert str(caught.value).startswith(f"port={port!r}: ")
+
+
+@each_transport
+async def test_a_port_may_be_digits(transport: Any) -> None:
+    async with penstock.serve(echo, "127.0.0.1", "0", transport=transport) as server:  # type: ignore[arg-type]
+        assert port_of(server) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("optmize", "optimize"),
+        ("extra_headers", "process_response"),
+        ("reuse_prot", "reuse_port"),
+        ("origin", "origins"),
+    ],
+)
+async def test_an_argument_that_does_not_exist_is_refused_at_once_and_the_nearest_named(name: str, meant: str) -> None:
+    wanted = rf"^serve\(\) got an unexpected keyword argument '{name}'\. Did you mean '{meant}'\?$"
+    with pytest.raises(TypeError, match=wanted):
+        penstock.serve(echo, "127.0.0.1", 0, **{name: None})
+
+
+@pytest.mark.parametrize("call", CREATE_SERVER, ids=["tcp", "unix", "fast tcp", "fast unix"])
+async def test_all_arguments_of_create_server_are_known(call: Any) -> None:
+    given = set(signature(call).parameters) - {"self", "loop", "protocol_factory"}
+    assert penstock.serve(echo, **dict.fromkeys(given)) is not None

@@ -257,6 +257,23 @@ async def test_a_client_that_declines_is_told_bye(transport: Any) -> None:
 
 
 @each_transport
+@pytest.mark.parametrize("answer", [write(Bye(1000, "", 0)), data(1, "last words")])
+async def test_a_client_that_answers_and_closes_in_one_breath_is_no_failure(
+    transport: Any, answer: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = Ending()
+    async with serve(handler, transport=transport) as server:
+        async with raw(server) as client:
+            await client.greet(b"x" * 32)
+            client.ws.protocol.send_binary(answer)
+            client.ws.protocol.send_close(1000)
+            client.ws.send_data()
+            await client.ws.wait_closed()
+        await until(lambda: not server._negotiating)
+    assert "failed" not in caplog.text
+
+
+@each_transport
 async def test_with_what_a_client_answers_its_new_session_begins(transport: Any) -> None:
     handler = Ending()
     async with serve(handler, transport=transport) as server, raw(server) as client:

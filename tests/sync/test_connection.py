@@ -345,3 +345,13 @@ def test_a_connection_of_one_s_own_outlives_the_middleware() -> None:
         conn.send("x")
         assert conn.recv(timeout=10) == "x"
         conn.close()
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 1e12])
+def test_a_time_without_end_is_one(timeout: float) -> None:
+    with server() as url, connect(url) as conn, PerformanceMiddleware(max_queued=1) as pipe:
+        conn.send("x", timeout=timeout)
+        assert conn.recv(timeout=timeout) == "x"
+        for _ in range(100):
+            pipe.send(url, "x", timeout=timeout)
+        pipe.flush(timeout=timeout)

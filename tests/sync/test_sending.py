@@ -6,7 +6,8 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -358,6 +359,51 @@ def test_callbacks_may_block_and_call_the_middleware(book: Ledger) -> None:
         pipe.send(book.url, "echo")
         assert done.wait(10)
     assert heard == [(book.url, "echo")] * 2
+
+
+@pytest.mark.parametrize("failure", [SystemExit("enough"), StopIteration(), LookupError()])
+def test_whatever_a_callback_raises_is_logged_and_the_next_is_called(
+    book: Ledger, caplog: pytest.LogCaptureFixture, failure: BaseException
+) -> None:
+    heard = []
+    done = threading.Event()
+
+    def on_message(url: str, message: Any) -> None:
+        heard.append(message)
+        if len(heard) == 1:
+            raise failure
+        done.set()
+
+    with PerformanceMiddleware(on_message=on_message) as pipe:
+        pipe.send(book.url, "echo")
+        pipe.send(book.url, "echo")
+        assert done.wait(10)
+    assert len(heard) == 2
+    assert f"on_message failed for a message from {book.url}" in caplog.text
+    assert type(failure).__name__ in caplog.text
+
+
+@pytest.mark.parametrize("is_loop_needed", [False, True])
+def test_once_closed_every_call_says_so(book: Ledger, is_loop_needed: bool) -> None:
+    pipe = PerformanceMiddleware()
+    pipe.send(book.url, "x")
+    rpc = partial(pipe.rpc, book.url)
+    with PerformanceMiddleware() if is_loop_needed else nullcontext():
+        pipe.close()
+        for call in (
+            partial(pipe.send, book.url, "x"),
+            partial(pipe.send, book.url, "x", wait=True),
+            partial(pipe.send, "ws://localhost:1/", "x"),
+            partial(pipe.connection, book.url),
+            partial(pipe.connect, book.url),
+            rpc,
+            pipe.flush,
+            pipe.drain,
+            pipe.stats,
+        ):
+            with pytest.raises(MiddlewareClosed):
+                call()
+        pipe.close()
 
 
 @pytest.mark.parametrize("wrong", [{"max_queued": 0}, {"max_queued_bytes": -1}])

@@ -182,6 +182,28 @@ def test_a_program_exits_though_daemon_threads_wait(book: Ledger) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_a_program_exits_though_a_callback_blocks_for_ever(book: Ledger) -> None:
+    done = run(
+        """
+        import sys, threading
+        from penstock.sync import PerformanceMiddleware
+
+        called = threading.Event()
+
+        def block(url, message):
+            called.set()
+            threading.Event().wait()
+
+        pipe = PerformanceMiddleware(on_message=block)
+        pipe.send(sys.argv[1], "echo")
+        assert called.wait(10)
+        """,
+        book.url,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "Traceback" not in done.stderr
+
+
 def test_ctrl_c_ends_a_program_that_waits(book: Ledger) -> None:
     program = """
         import sys

@@ -18,6 +18,7 @@ from penstock.config.sections import MetricsConfig
 from penstock.manager.switch import Stage
 from penstock.middleware.control import Control, ensure_private
 from penstock.middleware.report import report
+from penstock.top import programs
 from penstock.top.programs import NoProgram, choose, reports, sockets
 from penstock.top.view import line, screen
 from support.pipes import ledger, piped
@@ -97,6 +98,79 @@ async def test_what_a_killed_program_has_left_is_removed(tmp_path: Path) -> None
     with pytest.raises(NoProgram):
         await choose()
     assert not left.exists()
+
+
+async def test_a_program_that_cannot_be_asked_now_keeps_its_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: Any, **options: Any) -> Any:
+        raise PermissionError("denied")
+
+    async with piped(sections=CONTROLLED):
+        path = await until_open()
+        monkeypatch.setattr(asyncio, "open_unix_connection", refuse)
+        with pytest.raises(NoProgram):
+            await choose()
+        assert path.exists()
+
+
+async def test_a_program_that_ends_while_it_is_looked_for_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "penstock"
+    ensure_private(place)
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([place / "1.1.sock"]))
+    with pytest.raises(NoProgram, match="no program of yours"):
+        await choose()
+
+
+async def test_where_others_may_put_something_nobody_looks(tmp_path: Path) -> None:
+    place = tmp_path / "penstock"
+    place.mkdir()
+    place.chmod(0o777)
+    with pytest.raises(NoProgram, match="chmod 700"):
+        await choose()
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        (b'{"pid": 1}\n{"schema": 99}\n', "another version"),
+        (b"HTTP/1.1 400\r\n\r\n", "no program with penstock"),
+        (b"[1]\n", "no program with penstock"),
+        (b"\xff\n", "no program with penstock"),
+        (b"x" * 100_000, "more than"),
+    ],
+)
+async def test_what_is_no_report_is_told_plainly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes, says: str
+) -> None:
+    monkeypatch.setattr(programs, "LONGEST_LINE", 1000)
+    with pytest.raises(NoProgram, match=says):
+        await heard_from(tmp_path / "any.sock", said)
+
+
+async def test_what_a_program_says_when_it_is_killed_in_the_middle_is_left_out(tmp_path: Path) -> None:
+    said = b'{"pid": 1}\n{"schema": 1, "uptime": 1}\n{"schema": 1, "upt'
+    assert await heard_from(tmp_path / "any.sock", said) == [{"pid": 1}, {"schema": 1, "uptime": 1}]
+
+
+async def heard_from(path: Path, said: bytes) -> list[dict[str, Any]]:
+    """The reports of a program that says something, and ends."""
+
+    def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        writer.close()
+
+    async with await asyncio.start_unix_server(say, path):
+        return [one async for one in reports(path)]
+
+
+async def test_urls_that_differ_in_their_secrets_alone_are_told_apart() -> None:
+    async with piped() as pipe:
+        for user in ("one", "two"):
+            pipe.manager.bypass(Stage.CACHE, f"ws://{user}:secret@localhost/")
+        found = report(pipe)
+    assert set(found["modes"]) == {"ws://localhost/", "ws://localhost/ (2)"}
+    assert "secret" not in json.dumps(found)
 
 
 async def test_one_who_looks_and_does_not_read_costs_nothing() -> None:

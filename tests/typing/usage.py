@@ -15,6 +15,7 @@ from penstock import (
     CacheStats,
     Codec,
     Connection,
+    Dashboard,
     Message,
     MessageBatcher,
     MessageCache,
@@ -22,7 +23,12 @@ from penstock import (
     Receipt,
     Server,
     ServerConnection,
+    SharedTier,
 )
+
+
+async def forgot_to_await() -> None:
+    penstock.connect("ws://localhost").send  # type: ignore[attr-defined]  # noqa: B018 - the claim
 
 
 async def client() -> None:
@@ -87,3 +93,9 @@ async def answers() -> None:
     assert_type(cache.get_cache_stats(), CacheStats)
     cache.get(["list"])  # type: ignore[arg-type]
     cache.set("key", 1, eviction_policy="lru")  # type: ignore[call-arg]
+
+
+async def with_extras(pipe: penstock.PerformanceMiddleware) -> None:
+    async with SharedTier("redis://localhost", prefix="it:") as tier, Dashboard(pipe) as board:
+        assert_type(tier, SharedTier)
+        assert_type(board, Dashboard)

@@ -60,6 +60,7 @@ class MessageBatcher:
         random: uniform in [0, 1); spreads the retries.
 
     Raises:
+        TypeError: ``deliver``, or ``on_drop``, cannot be called.
         ValueError: an argument is out of bounds; the message names it, its value and the bound.
     """
 
@@ -86,6 +87,7 @@ class MessageBatcher:
             max_pending_messages=max_pending_messages,
             max_pending_bytes=max_pending_bytes,
         )
+        _check_callbacks(deliver, on_drop)
         _check(overflow, max_attempts, retry_delay)
         self._overflow = overflow
         processor = _NOTHING if processor is None else processor
@@ -352,6 +354,16 @@ def _queue_of(config: BatchConfig, processor: BatchProcessor) -> BatchQueue:
         deduplicated=processor.deduplication_enabled,
         ageing=processor.ageing,
     )
+
+
+def _check_callbacks(deliver: object, on_drop: object) -> None:
+    if not callable(deliver):
+        raise TypeError(
+            f"deliver={deliver!r}: must be a function, or a coroutine function, that gets a list of messages, "
+            "such as `async def deliver(messages): ...`"
+        )
+    if on_drop is not None and not callable(on_drop):
+        raise TypeError(f"on_drop={on_drop!r}: must be a function that gets messages and the reason, or None")
 
 
 def _check(overflow: str, max_attempts: int, retry_delay: float) -> None:

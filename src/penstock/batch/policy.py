@@ -29,7 +29,8 @@ class BatchConfig:
         for name in ("batch_size", "batch_bytes", "max_pending_messages", "max_pending_bytes"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r}: must be a whole number of at least 1")
+                number = "whole number of bytes, at" if name.endswith("_bytes") else "whole number of at"
+                raise ValueError(f"{name}={value!r}: must be a {number} least 1")
         check_seconds("batch_timeout", self.batch_timeout)
 
     @property
@@ -52,4 +53,4 @@ class BatchConfig:
 def check_seconds(name: str, value: float) -> None:
     """Raise ValueError if ``value`` is no duration."""
     if not isinstance(value, int | float) or not value >= 0:
-        raise ValueError(f"{name}={value!r}: must be at least 0 seconds")
+        raise ValueError(f"{name}={value!r}: must be a number of seconds, at least 0")

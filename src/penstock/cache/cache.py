@@ -108,6 +108,8 @@ class MessageCache:
         self._tasks = set[asyncio.Task[Loaded]]()
         _all.add(self)
         self._shared = shared
+        self._is_plain = shared is None and max_bytes is None and on_evict is None and max_size > 0
+        """Values are neither weighed nor told of nor shared, and there is room for them."""
         if shared is not None:
             shared.attach(self._take_over, stale_ttl)
 
@@ -219,7 +221,7 @@ class MessageCache:
         now, node = self._clock(), self._look(key)
         if node is None or isinstance(node.value, Failure) or self._store.is_over(node, now):
             return None
-        return CacheEntry(key, node.value, node.expires_at - now, node.weight, node.tags)
+        return CacheEntry(key, node.value, node.expires_at - now, node.weight, self._store.tags.of.get(key, ()))
 
     def __len__(self) -> int:
         return len(self._store.order.nodes)
@@ -259,14 +261,13 @@ class MessageCache:
             SerializationError: there is a shared tier, and other processes would not get the value back as it is.
         """
         seconds = self._ttl if ttl is None and not self._jitter else self._seconds(ttl)
-        kept_tags = as_tags(tags) if tags else ()
-        weight = 0 if self._size_of is None else self._size_of(value)
         now = self._clock()
-        if self._shared is None:
-            self._changes.put(key, value, now + seconds, weight, kept_tags, now)
+        if self._is_plain and not tags:
+            self._changes.put(key, value, now + seconds, now)
             return
-        loaded = self._shared.pack(key, value, seconds, kept_tags)
-        note = loaded if seconds else Change("key", key)
+        kept_tags, weight = as_tags(tags), 0 if self._size_of is None else self._size_of(value)
+        packed = None if self._shared is None else self._shared.pack(key, value, seconds, kept_tags)
+        note = Change("key", key) if packed is None or not seconds else packed
         self._change_both(note, self._store.put, key, value, now + seconds, weight, kept_tags, now)
 
     def delete(self, key: Hashable) -> bool:

@@ -56,18 +56,35 @@ class Changes:
             self._tell(dropped, self._on_evict)
         return result
 
-    def put(self, key: Hashable, value: Any, expires_at: float, weight: int, tags: tuple[str, ...], now: float) -> None:
-        """Make `Store.put`, as `make` would, spelt out: by far the most changes are of this kind."""
-        lock = self.lock
+    def put(self, key: Hashable, value: Any, expires_at: float, now: float) -> None:
+        """Make `Store.put` of what has no weight and no tags where nobody is told, as `make` would.
+
+        That of a new key is spelt out: by far the most changes are such.
+        """
+        lock, store = self.lock, self._store
         lock.acquire()
         if self.is_busy:
             lock.release()
-            self.make(self._store.put, key, value, expires_at, weight, tags, now)
+            self.make(store.put, key, value, expires_at, 0, (), now)
             return
         self.is_busy = True
-        store = self._store
+        gone = None
+        """Is freed when this returns, and so without the lock."""
         try:
-            store.put(key, value, expires_at, weight, tags, now)
+            nodes = store.nodes
+            if key in nodes or store.is_indexed or store.loads or expires_at == now:
+                store.put(key, value, expires_at, 0, (), now)
+            else:
+                if len(nodes) >= store.max_size:
+                    gone = store.pop()
+                    if gone[1].expires_at > now:
+                        store.evictions += 1
+                    else:
+                        store.expirations += 1
+                node = store.node_type()
+                node.value = value
+                node.expires_at = expires_at
+                store.add(key, node)
             while self._late:
                 self._late.popleft()()
         finally:
@@ -76,8 +93,6 @@ class Changes:
                 store.dropped = []
             self.is_busy = False
             lock.release()
-        if dropped and self._on_evict is not None:
-            self._tell(dropped, self._on_evict)
 
     def _tell(self, dropped: list[Dropped], on_evict: Callable[[Any, Any, Cause], object]) -> None:
         for key, value, cause in told(dropped):

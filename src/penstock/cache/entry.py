@@ -15,19 +15,24 @@ Dropped: TypeAlias = tuple[Hashable, Any, Cause]
 
 
 class Node:
-    """A value and what is known of it. Its four fields are one block of memory: a cache has many of them.
+    """A value and what is known of it; in as little memory as there is for it, since a cache has many of them.
 
     Readers take no lock. A node that is replaced in place gets its value first, and one that was dropped is never used
     again, so that no reader finds another key's value, or a value with a time that it was not stored with.
     """
 
-    __slots__ = ("expires_at", "tags", "value", "weight")
+    __slots__ = ("expires_at", "value")
 
     value: Any
     expires_at: float
-    weight: int
+    weight: int = 0
     """In bytes; 0 where they are not bounded."""
-    tags: tuple[str, ...]
+
+
+class WeighedNode(Node):
+    """A node where bytes are bounded."""
+
+    __slots__ = ("weight",)
 
 
 class Counted(Node):
@@ -42,6 +47,12 @@ class Counted(Node):
     """What its order noted about it."""
     before: Counted
     after: Counted
+
+
+class WeighedCounted(Counted):
+    """Likewise."""
+
+    __slots__ = ("weight",)
 
 
 class Failure:

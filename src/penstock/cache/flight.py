@@ -8,7 +8,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from inspect import isawaitable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from penstock.cache.entry import Node
 
@@ -21,48 +21,37 @@ Loaded: TypeAlias = tuple[Any, int]
 """A value, and what it weighs."""
 
 
+class Cancellable(Protocol):
+    """A task, or what ends a load without one."""
+
+    def cancel(self) -> object: ...
+
+
 class Flight:
     """A loader that runs apart from its callers, so that no caller's cancelling ends it for the others.
 
     Callers may be on other event loops than the loader: each waits on a future of its own.
     """
 
-    __slots__ = (
-        "_error",
-        "_trace",
-        "_value",
-        "ended",
-        "is_waiting",
-        "key",
-        "loop",
-        "needs",
-        "packed",
-        "refreshed",
-        "tags",
-        "task",
-        "ticket",
-        "ttl",
-        "waiters",
-    )
+    task: Cancellable | None = None
+    """What ends the load by being cancelled."""
+    refreshed: Node | None = None
+    """The stale node that the result is to replace, while nobody waits for it."""
+    ticket: Ticket | None = None
+    packed: Put | None = None
+    """For the shared tier, which has nothing that is as good."""
+    ended = False
+    is_waiting = False
+    """For the first connection of the shared tier."""
+    _value: Any = None
+    _error: BaseException | None = None
+    _trace: TracebackType | None = None
 
     def __init__(self, key: Hashable, ttl: float, tags: tuple[str, ...], loop: AbstractEventLoop) -> None:
         self.key, self.ttl, self.tags, self.loop = key, ttl, tags, loop
-        self.task: Future[Any] | None = None
-        """What ends the load by being cancelled."""
-        self.waiters = set[Future[None]]()
-        self.refreshed: Node | None = None
-        """The stale node that the result is to replace, while nobody waits for it."""
-        self.needs = set[Flight]()
+        self.waiters: set[Future[None]] = set()
+        self.needs: set[Flight] = set()
         """Loads that its loader waits for."""
-        self.ticket: Ticket | None = None
-        self.packed: Put | None = None
-        """For the shared tier, which has nothing that is as good."""
-        self.ended = False
-        self.is_waiting = False
-        """For the first connection of the shared tier."""
-        self._value: Any = None
-        self._error: BaseException | None = None
-        self._trace: TracebackType | None = None
 
     async def load(
         self, loader: Loader, size_of: Callable[[Any], int] | None, shared: SharedTier | None = None
@@ -93,8 +82,9 @@ class Flight:
 
     def end(self, value: Any, error: BaseException | None) -> None:
         """Note what `answer` gives."""
-        self._value, self._error = value, error
-        self._trace = None if error is None else error.__traceback__
+        self._value = value
+        if error is not None:
+            self._error, self._trace = error, error.__traceback__
 
     def answer(self) -> Any:
         """What was loaded; raises what the loader raised, to everybody with the same traceback."""

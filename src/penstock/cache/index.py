@@ -9,19 +9,28 @@ _CHUNK = 512
 
 
 class Tags:
-    """Which keys have a tag."""
+    """Which keys have a tag, and which tags a key has."""
 
-    __slots__ = ("_keys",)
+    __slots__ = ("_keys", "of")
 
     def __init__(self) -> None:
+        self.of: dict[Hashable, tuple[str, ...]] = {}
+        """The tags of each key that has any."""
         self._keys: dict[str, set[Hashable]] = {}
 
-    def add(self, key: Hashable, tags: Iterable[str]) -> None:
+    def put(self, key: Hashable, tags: tuple[str, ...]) -> None:
+        """Give a key these tags, and no others."""
+        if tags == self.of.get(key, ()):
+            return
+        self.discard(key)
+        if tags:
+            self.of[key] = tags
         for tag in tags:
             self._keys.setdefault(tag, set()).add(key)
 
-    def discard(self, key: Hashable, tags: Iterable[str]) -> None:
-        for tag in tags:
+    def discard(self, key: Hashable) -> None:
+        """A key has no tags any more."""
+        for tag in self.of.pop(key, ()):
             keys = self._keys[tag]
             keys.discard(key)
             if not keys:

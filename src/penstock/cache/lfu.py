@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from penstock.cache.chain import Chain, unlink, unlink_all
-from penstock.cache.entry import Counted
+from penstock.cache.entry import Counted, WeighedCounted
 from penstock.cache.policy import MOST_MOVES
 
 
@@ -18,7 +18,7 @@ class LfuOrder:
     while. A visit is counted, and the rank looked after when its turn comes.
     """
 
-    node_type = Counted
+    node_type, weighed_type = Counted, WeighedCounted
     touch = None
 
     def __init__(self) -> None:
@@ -27,20 +27,25 @@ class LfuOrder:
         self._ranks: list[float] = []
         """Of all chains: a heap."""
         self._age = 0.0
+        self._first, self._newcomers = self._chain(0.0).ring, self._chain(1.0).ring
+        """The chain of those that have the age for their rank, and of those that have just come."""
 
-    def add(self, key: Hashable, node: Counted) -> None:
-        node.key, node.visits, node.standing = key, 0, 1
-        self.nodes[key] = node
-        self._place(node)
-
-    def _place(self, node: Counted) -> None:
-        """`Counted.standing` is the number of all visits, that of its coming among them."""
-        rank = self._age + node.standing
+    def _chain(self, rank: float) -> Chain:
         chain = self._chains.get(rank)
         if chain is None:
             chain = self._chains[rank] = Chain()
             heappush(self._ranks, rank)
-        chain.append(node)
+        return chain
+
+    def add(self, key: Hashable, node: Counted) -> None:
+        node.key = key
+        node.visits = 0
+        node.standing = 1
+        self.nodes[key] = node
+        ring = self._newcomers  # as Chain.append, which a call would make dearer
+        last = node.before = ring.before
+        node.after = ring
+        last.after = ring.before = node
 
     def renew(self, _: Hashable, node: Counted) -> None:
         node.visits += 1
@@ -52,18 +57,33 @@ class LfuOrder:
     def pop(self) -> tuple[Hashable, Counted]:
         moves = 0
         while True:
-            self._age = self._ranks[0]
-            node = self._chains[self._age].pop()
-            if node is None:
-                self._chains.pop(heappop(self._ranks)).end()
-            elif not node.visits or moves == MOST_MOVES:
+            ring = self._first
+            node = ring.after
+            if node is ring:
+                self._grow_older()
+                continue
+            after = ring.after = node.after  # as Chain.pop
+            after.before = ring
+            node.after = ring
+            if not node.visits or moves == MOST_MOVES:
                 del self.nodes[node.key]
                 return node.key, node
-            else:
-                node.standing += node.visits
-                node.visits = 0
-                self._place(node)
-                moves += 1
+            node.standing += node.visits
+            """The number of all visits, that of its coming among them."""
+            node.visits = 0
+            self._chain(self._age + node.standing).append(node)
+            moves += 1
+
+    def _grow_older(self) -> None:
+        """Nobody has the age for a rank any more: it becomes that of the least of all."""
+        while True:
+            self._age = self._ranks[0]
+            chain = self._chains[self._age]
+            if not chain.is_empty():
+                break
+            del self._chains[heappop(self._ranks)]
+            chain.end()
+        self._first, self._newcomers = chain.ring, self._chain(self._age + 1).ring
 
     def end(self) -> None:
         unlink_all(self.nodes.values())

@@ -65,7 +65,7 @@ class Loads:
         if isinstance(node.value, Failure):
             return Answer(error=node.value.error, kept=True)
         self.stale_hits += 1
-        self._store.order.renew(key, node)
+        self._store.touch(key, node)
         answer = Answer(node.value, kept=True)
         if self._under_way(key) is None:
             answer.begins = self._begin(key, ttl, tags, loop)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
-from penstock.cache.entry import Node
+from penstock.cache.entry import Node, WeighedNode
 
 
 class LruOrder:
     """The node used last is at the end."""
 
-    node_type = Node
+    node_type, weighed_type = Node, WeighedNode
 
     def __init__(self) -> None:
         self.nodes: OrderedDict[Hashable, Any] = OrderedDict()

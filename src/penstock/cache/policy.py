@@ -34,6 +34,10 @@ class Order(Protocol):
         """What its nodes are."""
 
     @property
+    def weighed_type(self) -> type[Any]:
+        """What they are where bytes are bounded."""
+
+    @property
     def nodes(self) -> Mapping[Hashable, Any]:
         """All nodes by their keys."""
 

@@ -35,7 +35,8 @@ class Store:
         self.max_size = max_size
         self._stale_ttl = stale_ttl
         self._most_bytes = -1 if not max_size else inf if max_bytes is None else max_bytes
-        self.order = ORDERS[policy]()
+        self._is_weighed = max_bytes is not None
+        self._begin_order()
         self.weight = 0
         """Of all nodes, in bytes."""
         self.evictions = self.expirations = self.refused = 0
@@ -43,70 +44,84 @@ class Store:
         self.loads: dict[Hashable, Any] = {}
         """Those under way, one at most for each key, and not outdated by a change of what their key has: what they
         bring may be stored. Each has `tags`, and `is_waiting` before anything was asked: what comes will be newer."""
-        self._tags = Tags()
+        self.tags = Tags()
         self._sorted: SortedKeys | None = None
         """All keys that are text, once somebody has asked how they begin."""
+        self.is_indexed = self._is_weighed
+        """There is more to an entry than its node in the order: a weight, tags, or a place among the sorted keys."""
 
-    def put(self, key: Hashable, value: Any, expires_at: float, weight: int, tags: tuple[str, ...], now: float) -> bool:
-        """Store a value in place of the one before, if any; False if its time is over at once, or it is too heavy."""
-        order = self.order
-        nodes = order.nodes
+    def _begin_order(self) -> None:
+        order = self.order = ORDERS[self._policy]()
+        self.nodes, self.add, self.pop = order.nodes, order.add, order.pop
+        self.node_type = order.weighed_type if self._is_weighed else order.node_type
+
+    def put(self, key: Hashable, value: Any, expires_at: float, weight: int, tags: tuple[str, ...], now: float) -> None:
+        """Store a value in place of the one before, if any; but not if its time is over at once, or it is too heavy."""
         if weight > self._most_bytes or expires_at == now:
             self.drop(key, "replaced")
             self.refused += expires_at > now
-            return False
+            return
         if self.loads:
             self.loads.pop(key, None)
+        nodes = self.nodes
         node = nodes.get(key)
         if node is not None:
-            if self.weight - node.weight + weight <= self._most_bytes:
+            if not self._is_weighed or self.weight - node.weight + weight <= self._most_bytes:
                 self._renew(key, node, value, expires_at, weight, tags)
-                return True
+                return
             self._drop(key, node, "replaced")
         if len(nodes) >= self.max_size or self.weight + weight > self._most_bytes:
             self._make_room(weight, now)
-        node = order.node_type()
+        node = self.node_type()
         node.value = value
         node.expires_at = expires_at
-        node.weight = weight
-        node.tags = tags
-        order.add(key, node)
-        if weight:
+        if self._is_weighed:
+            node.weight = weight
             self.weight += weight
+        self.add(key, node)
         if tags:
-            self._tags.add(key, tags)
+            self._tag(key, tags)
         if self._sorted is not None and isinstance(key, str):
             self._sorted.add(key)
-        return True
 
     def _make_room(self, weight: int, now: float) -> None:
-        order, nodes = self.order, self.order.nodes
         while True:
-            key, node = order.pop()
-            cause: Cause
+            key, node = self.pop()
             if node.expires_at > now:
                 self.evictions += 1
-                cause = "capacity"
+                cause: Cause = "capacity"
             else:
                 self.expirations += 1
                 cause = "expired"
-            self._forget(key, node, cause)
-            if len(nodes) < self.max_size and self.weight + weight <= self._most_bytes:
+            if self.is_indexed:
+                self._unlist(key, node)
+            self.dropped.append((key, node.value, cause))
+            if self.weight + weight <= self._most_bytes:
                 return
 
     def _renew(
-        self, key: Hashable, node: Node, value: Any, expires_at: float, weight: int, tags: tuple[str, ...]
+        self, key: Hashable, node: Any, value: Any, expires_at: float, weight: int, tags: tuple[str, ...]
     ) -> None:
         self.dropped.append((key, node.value, "replaced"))
         node.value = value  # first, so that no reader finds the old value with the new time
         node.expires_at = expires_at
-        self.weight += weight - node.weight
-        node.weight = weight
-        if tags != node.tags:
-            self._tags.discard(key, node.tags)
-            self._tags.add(key, tags)
-            node.tags = tags
+        if self._is_weighed:
+            self.weight += weight - node.weight
+            node.weight = weight
+        if tags or self.is_indexed:
+            self._tag(key, tags)
         self.order.renew(key, node)
+
+    def _tag(self, key: Hashable, tags: tuple[str, ...]) -> None:
+        self.tags.put(key, tags)
+        self.is_indexed = True
+
+    def touch(self, key: Hashable, node: Any) -> None:
+        """A node was asked for."""
+        if self.order.touch is None:
+            node.visits += 1
+        else:
+            self.order.touch(key)
 
     def drop(self, key: Hashable, cause: Cause) -> bool:
         """Drop what there is for a key; whether there was anything."""
@@ -132,7 +147,7 @@ class Store:
         """Drop all that have a tag; how many."""
         for key in [key for key, load in self.loads.items() if tag in load.tags]:
             del self.loads[key]
-        keys = self._tags.having(tag)
+        keys = self.tags.having(tag)
         return sum(self.drop(key, "invalidated") for key in keys)
 
     def drop_beginning(self, prefix: str) -> int:
@@ -140,6 +155,7 @@ class Store:
         for key in [key for key in self.loads if isinstance(key, str) and key.startswith(prefix)]:
             del self.loads[key]
         if self._sorted is None:
+            self.is_indexed = True
             self._sorted = SortedKeys(key for key in self.order.nodes if isinstance(key, str))
         keys = self._sorted.beginning_with(prefix)
         return sum(self.drop(key, "invalidated") for key in keys)
@@ -159,23 +175,24 @@ class Store:
             del self.loads[key]
         self.dropped += [(key, node.value, "cleared") for key, node in self.order.nodes.items()]
         self.order.end()
-        self.order = ORDERS[self._policy]()
+        self._begin_order()
         self.weight = 0
-        self._tags = Tags()
+        self.tags = Tags()
         self._sorted = None if self._sorted is None else SortedKeys(())
+        self.is_indexed = self._is_weighed or self._sorted is not None
 
     def _drop(self, key: Hashable, node: Node, cause: Cause) -> None:
         self.order.remove(key, node)
-        self._forget(key, node, cause)
+        if self.is_indexed:
+            self._unlist(key, node)
+        self.dropped.append((key, node.value, cause))
 
-    def _forget(self, key: Hashable, node: Node, cause: Cause) -> None:
-        if node.weight:
+    def _unlist(self, key: Hashable, node: Node) -> None:
+        if self._is_weighed:
             self.weight -= node.weight
-        if node.tags:
-            self._tags.discard(key, node.tags)
+        self.tags.discard(key)
         if self._sorted is not None and isinstance(key, str):
             self._sorted.remove(key)
-        self.dropped.append((key, node.value, cause))
 
 
 def told(dropped: list[Dropped]) -> list[Dropped]:

@@ -23,6 +23,9 @@ from penstock.cli.run import Report, run_reporting
 SCHEMA = 1
 """Of the JSON; a change that breaks its readers takes a new number."""
 
+SHORT = 1000
+"""Requests that a trace should have, so that its hit ratios say something."""
+
 Format = Literal["auto", "lines", "u64"]
 
 
@@ -69,6 +72,10 @@ def simulate(
     """
     keys = read_trace(trace, format_)
     wanted = sorted(set(sizes)) or fitting_sizes(keys)
+    if len(keys) < SHORT:
+        click.echo(
+            f"the trace is short: hit ratios of {len(keys):,} requests say little, record some thousands", err=True
+        )
     curves = [Curve(EvictionPolicy(value), {}) for value in policies or [policy.value for policy in EvictionPolicy]]
     code = run_reporting(lambda report: fill(curves, keys, wanted, report))
     found = [curve for curve in curves if curve.points]
@@ -110,7 +117,7 @@ async def fill(curves: Sequence[Curve], keys: Trace, sizes: Sequence[int], repor
     steps, done = len(curves) * len(sizes), 0
     for size in sizes:
         for curve in curves:
-            label, found = f"{name_of(curve.policy)}, {size:,} entries", 0
+            label, found = f"{name_of(curve.policy)}, {size:,} {'entry' if size == 1 else 'entries'}", 0
             for chunk, so_far in enumerate(hits(keys, curve.policy, size)):
                 report(label, (done + min(1, chunk * CHUNK / len(keys))) / steps)
                 await asyncio.sleep(0)
@@ -141,7 +148,8 @@ def _print(name: str, keys: Trace, best: float, curves: Sequence[Curve]) -> None
     grid.add_column("entries", justify="right")
     for curve in curves:
         grid.add_column(name_of(curve.policy), justify="right")
-    for size in sorted({size for curve in curves for size in curve.points}):
+    sizes = sorted({size for curve in curves for size in curve.points})
+    for size in sizes:
         ratios = [curve.points.get(size) for curve in curves]
         most = max(ratio for ratio in ratios if ratio is not None)
         cells = ["" if ratio is None else f"{ratio:.2%}" for ratio in ratios]
@@ -150,4 +158,7 @@ def _print(name: str, keys: Trace, best: float, curves: Sequence[Curve]) -> None
             *(f"[bold]{cell}[/bold]" if ratio == most else cell for cell, ratio in zip(cells, ratios, strict=True)),
         )
     console.print(grid)
+    if len(sizes) == 1:  # the table has the only point of each curve
+        console.print(f"ceiling {best:.1%}", highlight=False)
+        return
     console.print(text_plot(curves, best), highlight=False, markup=False, soft_wrap=True)

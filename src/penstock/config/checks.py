@@ -5,13 +5,13 @@ Each function raises ValueError if a field is out of bounds; the message names t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
+from enum import Enum
 from math import inf
 from typing import Any
 from urllib.parse import urlsplit
 
-_SECRET = re.compile(r"(?<=://)([^/?#\s]*):[^/?#\s]*@")
+from penstock.errors.urls import shown_text, shown_url
 
 
 def check_count(section: object, name: str, *, least: int = 1, optional: bool = False) -> None:
@@ -20,14 +20,15 @@ def check_count(section: object, name: str, *, least: int = 1, optional: bool = 
     if optional and value is None:
         return
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name}={value!r}: must be a whole number of at least {least}{_or_none(optional)}")
+        number = "whole number of bytes, at" if name.endswith("_bytes") else "whole number of at"
+        raise ValueError(f"{name}={value!r}: must be a {number} least {least}{_or_none(optional)}")
 
 
-def check_amount(section: object, name: str, *, most: float = inf, unit: str = " seconds") -> None:
+def check_amount(section: object, name: str, *, most: float = inf, unit: str = " of seconds") -> None:
     """A number of at least 0."""
     value = getattr(section, name)
     if not _is_number(value) or not 0 <= value <= most:
-        raise ValueError(f"{name}={value!r}: must be at least 0{unit}{_at_most(most)}")
+        raise ValueError(f"{name}={value!r}: must be a number{unit}, at least 0{_at_most(most)}")
 
 
 def check_positive(section: object, name: str, *, most: float = inf, optional: bool = False) -> None:
@@ -36,7 +37,9 @@ def check_positive(section: object, name: str, *, most: float = inf, optional: b
     if optional and value is None:
         return
     if not _is_number(value) or not 0 < value <= most:
-        raise ValueError(f"{name}={value!r}: must be more than 0 seconds{_at_most(most)}{_or_none(optional)}")
+        raise ValueError(
+            f"{name}={value!r}: must be a number of seconds, more than 0{_at_most(most)}{_or_none(optional)}"
+        )
 
 
 def check_choice(section: object, *names: str, choices: Collection[object]) -> None:
@@ -46,6 +49,16 @@ def check_choice(section: object, *names: str, choices: Collection[object]) -> N
         if not any(value == choice and type(value) is type(choice) for choice in choices):
             *others, last = map(repr, choices)
             raise ValueError(f"{name}={value!r}: must be {', '.join(others)} or {last}")
+
+
+def check_member(section: object, name: str, kind: type[Enum]) -> None:
+    """A member of ``kind``, or its value, in place of which the member is put."""
+    value = getattr(section, name)
+    try:
+        object.__setattr__(section, name, kind(value))
+    except ValueError:
+        *others, last = (repr(member.value) for member in kind)
+        raise ValueError(f"{name}={value!r}: must be {', '.join(others)} or {last}") from None
 
 
 def check_switch(section: object, *names: str) -> None:
@@ -60,12 +73,17 @@ def check_url(section: object, name: str, *, schemes: Collection[str]) -> None:
         return
     begins = " or ".join(f"{scheme}://" for scheme in schemes)
     if not isinstance(value, str) or not _is_url(value, schemes):
-        raise ValueError(f"{name}={masked(value)!r}: must be a URL that begins with {begins}, or None")
+        raise ValueError(f"{name}={told(value)}: must be a URL that begins with {begins}, or None")
 
 
 def masked(value: Any) -> Any:
-    """A value as it may be shown: without the passwords of URLs."""
-    return _SECRET.sub(r"\1:***@", value) if isinstance(value, str) else value
+    """A value as it may be shown: without the secrets of URLs."""
+    return shown_url(value) if isinstance(value, str) and "://" in value else value
+
+
+def told(value: Any) -> str:
+    """Python's text for a value, which may be any, likewise."""
+    return repr(shown_url(value)) if isinstance(value, str) else shown_text(repr(value))
 
 
 def _is_number(value: object) -> bool:
@@ -75,7 +93,8 @@ def _is_number(value: object) -> bool:
 def _is_url(text: str, schemes: Collection[str]) -> bool:
     try:
         parts = urlsplit(text)
-        return parts.scheme in schemes and bool(parts.path if parts.scheme == "unix" else parts.hostname)
+        is_whole = bool(parts.path if parts.scheme == "unix" else parts.hostname) and parts.port != 0
+        return parts.scheme in schemes and is_whole
     except ValueError:
         return False
 

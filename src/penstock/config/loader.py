@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 
-from penstock.config.checks import masked
+from penstock.config.checks import told
 from penstock.config.fields import Field, fields_of, paths_of, sections_of
 from penstock.config.values import Unfit, read
 from penstock.errors import ConfigError, ConfigProblem
@@ -84,9 +84,9 @@ def load(config: type[T], sources: Sequence[Source], problems: Iterable[ConfigPr
                 found.append(_unknown(path, value, source, known))
                 continue
             try:
-                taken = _Given(read(value, known[path], is_text=source.is_text), repr(masked(value)), origin)
+                taken = _Given(read(value, known[path], is_text=source.is_text), told(value), origin)
             except Unfit as exc:
-                found.append(ConfigProblem(path, repr(masked(value)), exc.expected, origin))
+                found.append(ConfigProblem(path, told(value), exc.expected, origin))
             else:
                 given.setdefault(path, taken)
     sections = {}
@@ -123,7 +123,7 @@ def _blamed(message: str, given: Mapping[str, _Given]) -> tuple[str, str, str]:
         return "", "", message
     if field in given:
         item = given[field]
-        bound = rest.removeprefix(f"{item.value!r}: ").removeprefix(f"{masked(item.value)!r}: ")
+        bound = rest.removeprefix(f"{item.value!r}: ").removeprefix(f"{told(item.value)}: ")
         return field, item.shown, bound
     value, _, what = rest.partition(": ")
     return field, value, what

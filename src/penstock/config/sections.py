@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from penstock.cache.policy import EvictionPolicy
-from penstock.config.checks import check_amount, check_choice, check_count, check_positive, check_switch, check_url
+from penstock.config.checks import (
+    check_amount,
+    check_choice,
+    check_count,
+    check_member,
+    check_positive,
+    check_switch,
+    check_url,
+)
+from penstock.metrics.alerts.requests import check_url as check_post_url
 
 Mode = Literal["auto", "optimized", "bypassed"]
 
@@ -50,7 +59,9 @@ class SendingConfig:
         if isinstance(self.deduplicate, int | float) and not isinstance(self.deduplicate, bool):
             check_positive(self, "deduplicate")
         elif self.deduplicate not in ("content", None):
-            raise ValueError(f"deduplicate={self.deduplicate!r}: must be 'content', more than 0 seconds, or None")
+            raise ValueError(
+                f"deduplicate={self.deduplicate!r}: must be 'content', a number of seconds above 0, or None"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +118,7 @@ class CacheConfig:
         check_amount(self, "ttl")
         check_amount(self, "stale_ttl")
         check_amount(self, "jitter", most=1, unit="")
-        check_choice(self, "eviction_policy", choices=tuple(EvictionPolicy))
+        check_member(self, "eviction_policy", EvictionPolicy)
         check_url(self, "shared", schemes=("redis", "rediss", "unix"))
         if not isinstance(self.prefix, str) or not self.prefix:
             raise ValueError(f"prefix={self.prefix!r}: must have at least one character")
@@ -166,8 +177,13 @@ class AlertsConfig:
 
     def __post_init__(self) -> None:
         check_switch(self, "enabled", "log")
-        check_url(self, "webhook", schemes=_WEB)
-        check_url(self, "alertmanager", schemes=_WEB)
+        for name in ("webhook", "alertmanager"):
+            check_url(self, name, schemes=_WEB)
+            if (url := getattr(self, name)) is not None:
+                try:
+                    check_post_url(url)
+                except ValueError as exc:
+                    raise ValueError(f"{name}={exc}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,11 +26,11 @@ def variable(path: str) -> str:
 
 def from_environment(environ: Mapping[str, str]) -> Source:
     """The fields that environment variables set."""
-    names = {
-        name.removeprefix(PREFIX).replace("__", ".", 1).lower(): name
-        for name in sorted(environ)
-        if name.startswith(PREFIX) and name != FILE_VARIABLE
-    }
+    names: dict[str, str] = {}
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name != FILE_VARIABLE:
+            path = name.removeprefix(PREFIX).replace("__", ".", 1).lower()
+            names[name if path in names else path] = name  # a second spelling of one is none
     values = {path: environ[name] for path, name in names.items()}
     return Source(values, lambda path: names.get(path, variable(path)), is_text=True)
 
@@ -71,6 +71,8 @@ def _table(path: Path) -> Any:
         raise _unreadable(path, f"is not UTF-8, at byte {exc.start}") from exc
     except tomllib.TOMLDecodeError as exc:
         raise _unreadable(path, f"is not TOML: {exc}") from exc
+    except (ValueError, RecursionError) as exc:  # thousands of digits, or of brackets
+        raise _unreadable(path, f"cannot be read: {exc}") from exc
     if path.name != PYPROJECT:
         return content
     tool = content.get("tool", {})

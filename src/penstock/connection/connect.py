@@ -10,16 +10,21 @@ import traceback
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import replace
+from functools import cache
+from inspect import signature
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from penstock.backoff import backoff
 from penstock.batch.policy import BatchConfig
 from penstock.connection.connection import Connection
+from penstock.connection.failure import explained
+from penstock.connection.options import refuse_unknown
 from penstock.connection.reliable import ReliableConnection
 from penstock.connection.resume import ClientSession, OnSessionLost, Resumption, codecs_of, speaks
 from penstock.connection.session import SessionTransport
 from penstock.errors import EnvelopeRefused
+from penstock.errors.urls import shown_url
 from penstock.transport.base import (
     ClientOptions,
     Headers,
@@ -42,6 +47,8 @@ MAX_REDIRECTS = 10
 
 _REDIRECTS = frozenset((300, 301, 302, 303, 307, 308))
 _CREDENTIALS = frozenset(("authorization", "cookie", "proxy-authorization"))
+_MORE_NETWORK = {"unix", "all_errors", "ssl_incoming_bio_size", "ssl_outgoing_bio_size"}
+"""What the event loop's ``create_connection`` does not take, or not in all versions."""
 _logger = logging.getLogger("penstock.client")
 
 
@@ -84,6 +91,8 @@ class connect:  # noqa: N801 - a name of the websockets library
     Cancelling closes the socket.
 
     Raises:
+        TypeError: an argument that does not exist.
+        ValueError: the port or the host of ``uri`` is none, or an option is out of bounds.
         InvalidURI: ``uri`` is not one.
         CertificateRefused: the peer's TLS certificate is not trusted.
         OSError: the TCP connection failed.
@@ -111,7 +120,7 @@ class connect:  # noqa: N801 - a name of the websockets library
         if transport not in ("picows", "websockets"):
             raise ValueError(f"transport={transport!r}: must be 'picows' or 'websockets'")
         self._uri = uri
-        self._parsed = parse_uri(uri)
+        self._parsed = _parsed(uri)
         self._optimize = optimize
         self._transport = transport
         self._batch = BatchConfig() if batch is None else batch
@@ -129,6 +138,14 @@ class connect:  # noqa: N801 - a name of the websockets library
         self._reliable, self._resume = reliable, resume
         self._on_resume, self._on_session_lost = on_resume, on_session_lost
         self._connection: Connection | None = None
+
+    if not TYPE_CHECKING:  # which would take it for leave to use any name
+
+        def __getattr__(self, name: str) -> NoReturn:
+            what = f"'connect' object has no attribute {name!r}"
+            if hasattr(Connection, name):
+                what += ": await it, as `conn = await connect(url)`, or use `async with connect(url) as conn`"
+            raise AttributeError(what, name=name, obj=self)
 
     def __await__(self) -> Generator[Any, None, Connection]:
         return self._open().__await__()
@@ -247,13 +264,19 @@ class connect:  # noqa: N801 - a name of the websockets library
         raise SecurityError(f"more than {MAX_REDIRECTS} redirects")
 
     async def _attempt(self, uri: str, options: ClientOptions) -> Transport:
-        if self._transport == "picows":
-            from penstock.transport.picows import client as picows  # noqa: PLC0415 - loaded when it is used
+        try:
+            if self._transport == "picows":
+                from penstock.transport.picows import client as picows  # noqa: PLC0415 - loaded when it is used
 
-            return await picows.connect(parse_uri(uri), options)
-        from penstock.transport import websockets  # noqa: PLC0415 - loaded when it is used
+                return await picows.connect(parse_uri(uri), options)
+            from penstock.transport import websockets  # noqa: PLC0415 - loaded when it is used
 
-        return await websockets.connect(uri, options)
+            return await websockets.connect(uri, options)
+        except OSError as exc:
+            told = explained(exc, uri, options.network.get("path"))
+            if told is exc:
+                raise
+            raise told from None  # it was empty
 
 
 def unix_connect(path: str | os.PathLike[str] | None = None, uri: str | None = None, **options: Any) -> connect:
@@ -267,6 +290,25 @@ def unix_connect(path: str | os.PathLike[str] | None = None, uri: str | None = N
     if uri is None:
         uri = "ws://localhost/" if options.get("ssl") is None else "wss://localhost/"
     return connect(uri, unix=True, path=path, **options)
+
+
+def _parsed(uri: str) -> WebSocketURI:
+    """Raises InvalidURI, or, as ``websockets`` does where it cannot be read at all, ValueError."""
+    try:
+        return parse_uri(uri)
+    except ValueError as exc:
+        what = "its port must be a whole number up to 65535" if str(exc).startswith("Port") else "its host is none"
+        raise ValueError(f"{shown_url(uri)} isn't a valid URI: {what}") from None  # the cause may show a password
+
+
+@cache
+def _known_options() -> frozenset[str]:
+    """All names that `connect` takes."""
+    own = signature(connect).parameters.keys() | ClientOptions.__dataclass_fields__.keys()
+    tcp = signature(asyncio.BaseEventLoop.create_connection).parameters.keys()
+    unix = signature(asyncio.AbstractEventLoop.create_unix_connection).parameters.keys()
+    network = (tcp | unix | _MORE_NETWORK) - {"self", "protocol_factory"}
+    return frozenset(own | network | {f"proxy_{name}" for name in network})
 
 
 def _client_options(uri: WebSocketURI, given: dict[str, Any]) -> ClientOptions:
@@ -283,6 +325,8 @@ def _client_options(uri: WebSocketURI, given: dict[str, Any]) -> ClientOptions:
         raise TypeError(
             "create_connection is not supported: wrap an open connection with penstock.accelerate(ws) instead"
         )
+    if given:
+        refuse_unknown("connect", given, _known_options(), {"extra_headers": "additional_headers"})
     return ClientOptions(**known, network=given)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from threading import get_ident
 from types import TracebackType
 from typing import Any, Literal, Self, overload
@@ -12,7 +12,7 @@ from uuid import UUID
 from penstock.batch.policy import BatchConfig
 from penstock.connection.fragments import send_fragments
 from penstock.connection.gate import LONE
-from penstock.connection.many import send_many
+from penstock.connection.many import offer, send_many
 from penstock.connection.messages import DataLike, Fragments, encode, is_whole
 from penstock.connection.outbox import Outbox
 from penstock.errors import EnvelopeRefused
@@ -114,6 +114,16 @@ class Connection:
         as in `send`; those before it have been accepted.
         """
         await send_many(self.outbox, messages)
+
+    def offer(self, texts: Sequence[str]) -> int:
+        """Accept as many texts, in order, as can be at once, and tell how many; the next is for `send`.
+
+        Nothing is raised for one that cannot be sent, nor when the connection is closed: `send` does.
+
+        Raises:
+            WrongLoop: called from another event loop or thread.
+        """
+        return offer(self.outbox, texts)
 
     async def flush(self) -> None:
         """Wait until everything accepted so far is written to the socket.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from penstock.connection.messages import DataLike, encode, encode_alike, is_whole
@@ -50,3 +50,22 @@ async def _send_chunk(outbox: Outbox, chunk: list[DataLike]) -> None:
         else:
             await outbox.accept(*encode(chunk[position]))
             position += 1
+
+
+def offer(outbox: Outbox, texts: Sequence[str]) -> int:
+    """Take as many ``texts``, in order, as there is room for now; how many.
+
+    None is taken that needs a closer look: one that fills the batch or cannot be sent, or where extensions are in use.
+    """
+    outbox.check_loop()
+    outbox.expect_more()
+    taken, alike = 0, len(texts)
+    while taken < len(texts) and outbox.spare:
+        first, payloads = encode_alike(texts[taken : taken + min(alike, outbox.spare)])
+        if payloads and outbox.append_all(first, payloads):
+            taken += len(payloads)
+        elif alike > 1:
+            alike = 1  # so many make the batch full, or one of them cannot be sent
+        else:
+            break
+    return taken

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from threading import get_ident
 from typing import Any
@@ -123,6 +123,18 @@ class ReliableConnection(Connection):
             outbox.expect_more()
             for message in chunk:
                 await self.send(message)
+
+    def offer(self, texts: Sequence[str]) -> int:
+        outbox = self.outbox
+        outbox.check_loop()
+        outbox.expect_more()
+        for taken, text in enumerate(texts):
+            size = outbox.size + len(text)
+            if not (outbox.spare and text.isascii() and size < outbox.max_size):
+                return taken
+            outbox.size = size
+            outbox.run.append(text)
+        return len(texts)
 
     @property
     def is_reliable(self) -> bool:

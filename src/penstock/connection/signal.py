@@ -10,7 +10,7 @@ class Signal:
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiters: list[Future[None]] = []
+        self._waiters: dict[Future[None], None] = {}
 
     def __bool__(self) -> bool:
         """Whether anybody waits."""
@@ -19,12 +19,15 @@ class Signal:
     async def wait(self) -> None:
         """Wait for the next `fire`. Cancelling is safe."""
         waiter = self._loop.create_future()
-        self._waiters.append(waiter)
-        await waiter
+        self._waiters[waiter] = None
+        try:
+            await waiter
+        finally:
+            self._waiters.pop(waiter, None)
 
     def fire(self) -> None:
         """Wake all that wait."""
-        waiters, self._waiters = self._waiters, []
+        waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, Future
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 
 
@@ -34,7 +34,7 @@ class Turns:
         """Senders that have been let through, and have not taken their messages yet."""
         self.promised_bytes = 0
         self._loop = loop
-        self._queue: deque[Turn] = deque()
+        self._queue: OrderedDict[Turn, None] = OrderedDict()
 
     def __bool__(self) -> bool:
         """Whether anybody waits, or has been promised something."""
@@ -43,20 +43,20 @@ class Turns:
     def join(self, size: int, *, exclusive: bool) -> Turn:
         """Queue up."""
         turn = Turn(self._loop.create_future(), size, exclusive)
-        self._queue.append(turn)
+        self._queue[turn] = None
         return turn
 
     def let_through(self, may_go: Callable[[Turn], bool]) -> None:
         """Promise senders what they want, from the first on, as long as ``may_go``."""
         queue = self._queue
         while queue:
-            turn = queue[0]
-            if turn.future.done():  # cancelled
-                queue.popleft()
+            turn = next(iter(queue))
+            if turn.future.done():  # cancelled, and about to withdraw
+                del queue[turn]
                 continue
             if not may_go(turn):
                 return
-            queue.popleft()
+            del queue[turn]
             self.promised += 1
             self.promised_bytes += turn.size
             turn.future.set_result(True)
@@ -68,8 +68,9 @@ class Turns:
 
     def withdraw(self, turn: Turn) -> bool:
         """A sender was cancelled; return whether it had been let through, and has given that up."""
+        self._queue.pop(turn, None)
         if turn.future.cancelled() or not turn.future.result():
-            return False  # its place in the queue is skipped
+            return False
         self.keep(turn)
         return True
 

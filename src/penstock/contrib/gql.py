@@ -6,20 +6,24 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from gql.graphql_request import GraphQLRequest
-from gql.transport.async_transport import AsyncTransport
-from gql.transport.exceptions import (
-    TransportAlreadyConnected,
-    TransportClosed,
-    TransportConnectionFailed,
-    TransportProtocolError,
-    TransportQueryError,
-    TransportServerError,
-)
-from graphql import ExecutionResult
+try:
+    from gql.graphql_request import GraphQLRequest
+    from gql.transport.async_transport import AsyncTransport
+    from gql.transport.exceptions import (
+        TransportAlreadyConnected,
+        TransportClosed,
+        TransportConnectionFailed,
+        TransportProtocolError,
+        TransportQueryError,
+        TransportServerError,
+    )
+    from graphql import ExecutionResult
+except ImportError as error:
+    raise ImportError("PenstockTransport needs the extra: pip install 'penstock[gql]'") from error
 
 from penstock.contrib.clients import opened, tell
 from penstock.errors import CallLost, CallTimeout, GraphQLClosed, GraphQLError, InvalidReply, PoolClosed, RpcClosed
+from penstock.errors.urls import shown_text
 from penstock.protocols.documents import Kind, kind_of
 from penstock.rpc.consumer import Gap
 from penstock.rpc.graphql import GraphQLRpc
@@ -174,6 +178,6 @@ def _translated() -> Iterator[None]:
     except CallTimeout:
         raise
     except (OSError, CallLost, InvalidHandshake, InvalidURI, PoolClosed) as exc:
-        raise TransportConnectionFailed(str(exc)) from exc
+        raise TransportConnectionFailed(shown_text(str(exc))) from exc
     except InvalidReply as exc:
         raise TransportProtocolError(str(exc)) from exc

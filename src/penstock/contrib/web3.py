@@ -8,10 +8,14 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from msgspec import Struct, json
-from web3._utils.caching.caching_utils import generate_cache_key
-from web3.exceptions import ProviderConnectionError, TimeExhausted, Web3ValueError
-from web3.providers.persistent import PersistentConnectionProvider
-from web3.types import RPCId, RPCRequest, RPCResponse
+
+try:
+    from web3._utils.caching.caching_utils import generate_cache_key
+    from web3.exceptions import ProviderConnectionError, TimeExhausted, Web3ValueError
+    from web3.providers.persistent import PersistentConnectionProvider
+    from web3.types import RPCId, RPCRequest, RPCResponse
+except ImportError as error:
+    raise ImportError("PenstockProvider needs the extra: pip install 'penstock[web3]'") from error
 
 from penstock.cache.cache import MessageCache
 from penstock.contrib.clients import opened, tell
@@ -24,6 +28,7 @@ from penstock.errors import (
     RpcClosed,
     RpcError,
 )
+from penstock.errors.urls import shown_text, shown_url
 from penstock.protocols import ethereum
 from penstock.protocols.policy import CachePolicy
 from penstock.rpc.consumer import Gap, Subscription
@@ -121,7 +126,7 @@ class PenstockProvider(PersistentConnectionProvider):
         self._subscribed = 0
 
     def __str__(self) -> str:
-        return f"penstock: {self.endpoint_uri}"
+        return f"penstock: {shown_url(self.endpoint_uri)}"
 
     @property
     def rpc(self) -> Rpc:
@@ -144,7 +149,7 @@ class PenstockProvider(PersistentConnectionProvider):
             return True
         except (PerformanceError, OSError, InvalidHandshake, ProviderConnectionError) as exc:
             if show_traceback:
-                raise ProviderConnectionError(f"{self.endpoint_uri} does not answer: {exc}") from exc
+                raise ProviderConnectionError(f"{shown_url(self.endpoint_uri)} does not answer: {exc}") from exc
             return False
         return True
 
@@ -314,4 +319,4 @@ def _translated() -> Iterator[None]:
     except CallTimeout as exc:
         raise TimeExhausted(str(exc)) from exc
     except (OSError, InvalidHandshake, InvalidURI, PoolClosed, RpcClosed) as exc:
-        raise ProviderConnectionError(str(exc)) from exc
+        raise ProviderConnectionError(shown_text(str(exc))) from exc

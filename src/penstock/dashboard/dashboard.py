@@ -9,9 +9,12 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-import uvicorn
-from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
+try:
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.routing import WebSocketRoute
+except ImportError as error:
+    raise ImportError("the dashboard needs the extra: pip install 'penstock[dashboard]'") from error
 
 from penstock.dashboard.feed import Feed
 from penstock.dashboard.files import file_routes

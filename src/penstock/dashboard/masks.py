@@ -1,8 +1,7 @@
-"""What may be shown of URLs and of the configuration: no secrets. Pure."""
+"""What may be shown of the configuration: no secrets. Pure."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import fields
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,23 +9,7 @@ from urllib.parse import urlsplit
 from penstock.config.fields import Field, fields_of, sections_of
 from penstock.config.performance import PerformanceConfig
 from penstock.config.values import plain
-
-HIDDEN = "***"
-_KEY = re.compile(r"(?=[^/]*\d)[\w-]{20,}", re.ASCII)
-"""A part of a path that is rather a key than a name."""
-_QUERY = re.compile(r"=[^&]*")
-
-
-def shown_url(url: str) -> str:
-    """A URL without user, password, values of its query, and keys in its path."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return HIDDEN
-    place = parts.netloc.rpartition("@")[2]
-    path = _KEY.sub(lambda found: found[0][:4] + "…", parts.path)
-    query = _QUERY.sub("=" + HIDDEN, parts.query) if "=" in parts.query else HIDDEN
-    return f"{parts.scheme}://{place}{path}" + (f"?{query}" if parts.query else "")
+from penstock.errors.urls import HIDDEN, shown_url
 
 
 def shown_config(config: PerformanceConfig) -> list[dict[str, Any]]:

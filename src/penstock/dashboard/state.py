@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from penstock.dashboard.masks import shown_url
+from penstock.errors.urls import shown_url
 from penstock.manager.switch import Mode, Transition
 from penstock.metrics import catalogue as m
 from penstock.metrics.alerts.engine import Alert

@@ -90,7 +90,7 @@ async def show(tell: Tell) -> None:
     """Open the dashboard, tell its URL, and drive traffic until cancelled.
 
     Raises:
-        ModuleNotFoundError: the extra ``dashboard`` is missing.
+        ImportError: the extra ``dashboard`` is missing.
         JobFailed: an embedded server did not start.
     """
     from penstock.dashboard.dashboard import Dashboard  # noqa: PLC0415 - it needs an extra

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
+from penstock.errors.urls import shown_url
 from penstock.traffic.loop import cores
-from penstock.traffic.measure import Job, Run, median_run, shown
+from penstock.traffic.measure import Job, Run, median_run
 from penstock.traffic.processes import JobFailed, run_job, server
 from penstock.traffic.syscalls import SyscallCounter
 
@@ -111,11 +112,22 @@ class Tour:
                             report(f"{step.of}: {step.doing}", (number + share) / len(steps))
 
                         tell(0)
-                        await step.take(step.job, self.findings[step.of], client_core, tell)
+                        await self._take(step, client_core, tell)
             except TimeoutError:
                 if not all(findings.one_way for findings in self.findings.values()):
-                    raise JobFailed(step.job, f"{shown(step.job.url)} took longer than {TIME_LIMIT:.0f} s") from None
+                    place = shown_url(step.job.url)
+                    raise JobFailed(step.job, f"{place} took longer than {TIME_LIMIT:.0f} s") from None
         report("done", 1)
+
+    async def _take(self, step: Step, core: int | None, tell: Tell) -> None:
+        try:
+            await step.take(step.job, self.findings[step.of], core, tell)
+        except JobFailed as failure:
+            if self.url is None or failure.unreachable:
+                raise
+            sent = f"text messages of {self.size_bytes} digits" if self.size_bytes else "empty text messages"
+            remedy = f"it was sent {sent}: try a server that takes any text, such as an echo server"
+            raise JobFailed(failure.job, f"{failure.reason}; {remedy}") from None
 
     def _steps(self, url: str) -> tuple[list[Step], list[Step]]:
         """What any server will do for; what is done again, the other way round, if there is time."""

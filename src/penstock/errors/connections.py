@@ -9,24 +9,21 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.frames import Close
 
 from penstock.errors.root import PerformanceError
-
-
-def bare(url: str) -> str:
-    """A URL as it may be shown: without user and password."""
-    scheme, slashes, rest = url.partition("//")
-    authority, slash, path = rest.partition("/")
-    return scheme + slashes + authority.rpartition("@")[2] + slash + path
+from penstock.errors.urls import shown_text, shown_url
 
 
 class ConnectionFailed(PerformanceError, OSError):  # noqa: N818 - the specification's name
-    """The peer could not be reached, or refused; the cause is chained."""
+    """The peer could not be reached, or refused; the cause is chained. It is shown without the secrets of its URL."""
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(url, reason)
         self.url, self.reason = url, reason
 
     def __str__(self) -> str:
-        return f"cannot connect to {bare(self.url)}: {self.reason}"
+        return f"cannot connect to {shown_url(self.url)}: {shown_text(self.reason)}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({shown_url(self.url)!r}, {shown_text(self.reason)!r})"
 
 
 class CertificateRefused(ConnectionFailed, ssl.SSLCertVerificationError):
@@ -34,7 +31,7 @@ class CertificateRefused(ConnectionFailed, ssl.SSLCertVerificationError):
 
     def __str__(self) -> str:
         return (
-            f"cannot connect to {bare(self.url)}: its TLS certificate was refused ({self.reason}); "
+            f"cannot connect to {shown_url(self.url)}: its TLS certificate was refused ({shown_text(self.reason)}); "
             "pass ssl=ssl.create_default_context(cafile=...) with the authority that signed it"
         )
 
@@ -102,7 +99,10 @@ class LeaseReturned(PerformanceError, RuntimeError):  # noqa: N818 - as its sibl
     """A pooled connection belongs to the pool again once it was returned; another caller may have it now."""
 
     def __str__(self) -> str:
-        return "this connection was returned to its pool; get another with pool.get_connection(url)"
+        return (
+            "this connection was returned, and others may use it; get another with get_connection(url) of the pool, "
+            "or connection(url) of the middleware"
+        )
 
 
 class EnvelopeRefused(PerformanceError, RuntimeError):  # noqa: N818 - as its siblings

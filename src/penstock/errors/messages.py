@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.errors.root import PerformanceError
+from penstock.errors.urls import shown_url
 
 
 class SerializationError(PerformanceError, ValueError):
@@ -131,4 +132,8 @@ class SendingFailed(PerformanceError):  # noqa: N818 - as its siblings
 
     def __str__(self) -> str:
         why = f": {self.__cause__}" if self.__cause__ else ""
-        return f"{len(self.messages)} messages to {self.url} were not sent, see .messages to send them again{why}"
+        place = shown_url(self.url)
+        return f"{len(self.messages)} messages to {place} were not sent, see .messages to send them again{why}"
+
+    def __repr__(self) -> str:
+        return f"SendingFailed({shown_url(self.url)!r}, {len(self.messages)} messages)"

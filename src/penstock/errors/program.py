@@ -14,7 +14,7 @@ class ConfigProblem(NamedTuple):
     path: str
     """The field, as ``pool.max_connections``; empty if it concerns none."""
     value: str
-    """As it was given, less the passwords of URLs; empty if there is none, or the field is unknown."""
+    """As it was given, less the secrets of URLs; empty if there is none, or the field is unknown."""
     what: str
     """What is wrong, with the bound."""
     origin: str
@@ -23,7 +23,9 @@ class ConfigProblem(NamedTuple):
     """The valid name nearest to an unknown one."""
 
     def __str__(self) -> str:
-        subject = f"{self.path}={self.value}: " if self.value else f"{self.path}: " if self.path else ""
+        if not self.path:
+            return f"{self.origin} {self.what}"
+        subject = f"{self.path}={self.value}: " if self.value else f"{self.path}: "
         remedy = f"; did you mean {self.nearest}?" if self.nearest else ""
         return f"{subject}{self.what}{remedy} ({self.origin})"
 

@@ -8,9 +8,17 @@ from collections.abc import Callable
 from math import inf
 
 from penstock.errors import LimitReached
+from penstock.message import payload_bytes
 
 RECOUNT = 0.005
 """Seconds between looks whether there is room again, while somebody waits for it."""
+
+
+def size_of(message: object) -> int:
+    """Bytes that a message will take; 0 for what is none, or is not whole. Raises SerializationError."""
+    if isinstance(message, str):
+        return payload_bytes(message)
+    return memoryview(message).nbytes if isinstance(message, bytes | bytearray | memoryview) else 0
 
 
 class Budget:

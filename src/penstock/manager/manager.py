@@ -6,15 +6,20 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 
+from penstock.errors.urls import shown_url
 from penstock.manager.speedup import Sampler, Speedup
 from penstock.manager.switch import Choice, Mode, Stage, Switch, Transition
-from penstock.transport.base import parse_uri, without_credentials
+from penstock.metrics.traffic import MAX_NAMES, OTHER
+from penstock.transport.base import parse_uri
 
 logger = logging.getLogger("penstock.manager")
 
 KEPT = 200
 """Transitions that are remembered."""
+SILENCE = 1.0
+"""Seconds after a failure was logged in which others of the same stage are only counted."""
 
 
 class PerformanceManager:
@@ -56,6 +61,7 @@ class PerformanceManager:
         """Decisions, by stage, mode and reason; one about all URLs counts once."""
         self.failures: dict[Stage, int] = dict.fromkeys(Stage, 0)
         """Operations that took the plain way because a stage had failed."""
+        self._silent_until: dict[Stage, float] = dict.fromkeys(Stage, -inf)
 
     # What operations ask
 
@@ -83,8 +89,11 @@ class PerformanceManager:
     def failed(self, switch: Switch, exc: BaseException) -> None:
         """A stage has failed by itself; the operation takes the plain way."""
         self.failures[switch.stage] += 1
-        logger.warning("%s failed, and is passed by: %r", switch.stage, exc, exc_info=exc)
-        self._note(switch.failed(self._now(), repr(exc)))
+        now = self._now()
+        if now >= self._silent_until[switch.stage]:
+            self._silent_until[switch.stage] = now + SILENCE
+            logger.warning("%s failed, and is passed by: %r", switch.stage, exc, exc_info=exc)
+        self._note(switch.failed(now, repr(exc)))
 
     def worked(self, switch: Switch) -> None:
         """An operation got through a stage of which that was not certain (``Switch.is_shaky``)."""
@@ -173,12 +182,14 @@ class PerformanceManager:
         self.transitions.append(transition)
         if counts:
             key = transition.stage, transition.to, transition.reason
+            if key not in self.counts and len(self.counts) >= MAX_NAMES:
+                key = transition.stage, transition.to, OTHER
             self.counts[key] = self.counts.get(key, 0) + 1
         if transition.to is not Mode.BYPASSED:
             self.speedups[transition.stage].forget()
         level = logging.WARNING if transition.to is Mode.BYPASSED else logging.INFO
         self.on_transition(transition)
-        where = without_credentials(parse_uri(transition.url))
+        where = shown_url(transition.url)
         logger.log(level, "%s is %s for %s: %s", transition.stage, transition.to, where, transition.reason)
 
 

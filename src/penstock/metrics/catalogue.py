@@ -161,7 +161,10 @@ MEMORY_BUDGET = _add("memory_budget", "gauge", "What may be kept for them, as co
 EVENT_LOOP_LAG = _add("event_loop_lag", "histogram", "How late the event loop calls what is due", "seconds")
 SELF = _add("self", "counter", "Time spent on reading metrics and judging alerts", "seconds")
 SELF_FAILURES = _add(
-    "self_failures", "counter", "What went wrong in doing so; what is source, rule, sink or queue", labels="what"
+    "self_failures",
+    "counter",
+    "What went wrong in doing so; what is source, watcher, rule, sink or queue",
+    labels="what",
 )
 ALERTS_FIRING = _add("alerts.firing", "gauge", "Alerts that are firing", labels="alertname severity")
 BUILD_INFO = _add("build_info", "gauge", "1; its labels say what runs", labels="version python")

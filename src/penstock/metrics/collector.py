@@ -15,9 +15,11 @@ from penstock.metrics.histogram import Histogram
 from penstock.metrics.history import History
 from penstock.metrics.samples import Labels, MetricsSnapshot, Reading, Sample, Source
 
+FINE = 60.0
+"""Seconds for which every reading is kept, if any is for so long."""
 LAG_INTERVAL = 0.1
 """Seconds between two looks at how late the event loop is."""
-FAILURES = ("source", "rule", "sink", "queue")
+FAILURES = ("source", "watcher", "rule", "sink", "queue")
 """What can go wrong in measuring."""
 
 logger = logging.getLogger("penstock.metrics")
@@ -27,27 +29,34 @@ class MetricsCollector:
     """All metrics of a program: add sources, ask for values.
 
     Reading costs what the sources cost, in the event loop; between readings nothing is spent. Once started it reads
-    each second, and rates, differences and quantiles over windows of up to a quarter of an hour can be asked for.
+    each second, and rates, differences and quantiles over windows as long as its history can be asked for.
 
     Args:
         interval: seconds between readings.
+        history: seconds for which what was read is kept.
         clock: monotonic seconds.
     """
 
-    def __init__(self, *, interval: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, interval: float = 1.0, history: float = 900.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         if not interval > 0:
             raise ValueError(f"interval={interval!r}: must be greater than 0")
-        self.history = History()
+        if not history > 0:
+            raise ValueError(f"history={history!r}: must be greater than 0")
+        self.history = History(fine=min(FINE, history), span=history)
         self._interval, self._clock = interval, clock
         self._sources: dict[Source, object] = {}
         self._watchers: list[Callable[[float], object]] = []
         self._past: list[Sample] = []
         """What sources had counted that were removed."""
-        self._failing: set[Source] = set()
+        self._failing: set[object] = set()
+        """Sources, and the ids of watchers, of which the log has told."""
         self._failures = dict.fromkeys(FAILURES, 0)
         self._seconds = 0.0
         self._lag = Histogram()
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: int | None = None
         self.add_source(self._own)
 
@@ -79,7 +88,7 @@ class MetricsCollector:
         self._past = list(past.snapshot(0.0))
 
     def failed(self, what: str) -> None:
-        """Count a failure of measuring: ``source``, ``rule``, ``sink`` or ``queue``."""
+        """Count a failure of measuring, one of `FAILURES`."""
         self._failures[what] += 1
 
     def _read(self, source: Source, reading: Reading) -> None:
@@ -129,12 +138,26 @@ class MetricsCollector:
         self.history.add(snapshot)
         began = time.perf_counter()
         for watcher in list(self._watchers):
-            watcher(snapshot.at)
+            self._call(watcher, snapshot.at)
         self._seconds += time.perf_counter() - began
         return snapshot
 
+    def _call(self, watcher: Callable[[float], object], at: float) -> None:
+        try:
+            watcher(at)
+        except Exception:
+            self.failed("watcher")
+            if id(watcher) not in self._failing:
+                self._failing.add(id(watcher))
+                logger.exception("a function that watches metrics failed, and is called again after each reading")
+        else:
+            self._failing.discard(id(watcher))
+
     def watch(self, watcher: Callable[[float], object]) -> Callable[[], None]:
-        """Call ``watcher`` with the time after each reading; call what is returned to end that."""
+        """Call ``watcher`` with the time after each reading; call what is returned to end that.
+
+        One that raises is counted and logged as a source is, and called after the next reading.
+        """
         self._watchers.append(watcher)
         return lambda: self._watchers.remove(watcher) if watcher in self._watchers else None
 
@@ -176,14 +199,15 @@ class MetricsCollector:
     def start(self) -> None:
         """Read regularly from now on, in the running event loop, and watch how late that is; no task is needed.
 
-        Does nothing if it was started and not stopped.
+        Does nothing if it was started and not stopped, unless its event loop is closed.
         """
-        if self._thread is not None:
+        if self._loop is not None and not self._loop.is_closed():
             return
+        self.stop()
+        self._loop = loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         now = self._clock()
         self.tick(now)
-        loop = asyncio.get_running_loop()
         self._call_at(loop, now + self._interval, self._interval, self._tick)
         self._call_at(loop, now + LAG_INTERVAL, LAG_INTERVAL, self._look_at_lag)
 
@@ -192,7 +216,7 @@ class MetricsCollector:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        self._thread = None
+        self._loop = self._thread = None
 
     def _call_at(
         self, loop: asyncio.AbstractEventLoop, due: float, interval: float, work: Callable[[float, float], None]

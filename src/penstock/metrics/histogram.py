@@ -46,14 +46,15 @@ class Histogram:
     def snapshot(self) -> HistogramSnapshot:
         """What was recorded so far."""
         counts = self._counts
-        count = sum(counts.values())
-        if count != self._last.count:
-            if len(counts) != len(self._indices):
-                self._indices = {index: _bound(index) for index in sorted(counts)}
-            indices = self._indices
-            buckets = tuple(zip(indices.values(), map(counts.__getitem__, indices), strict=True))
-            self._last = HistogramSnapshot(count, self._sum / 1e9, buckets)
-        return self._last
+        if sum(counts.values()) == self._last.count:
+            return self._last
+        if len(counts) != len(self._indices):
+            self._indices = {index: _bound(index) for index in sorted(counts)}
+        indices = self._indices
+        numbers = [counts[index] for index in indices]  # another thread may record meanwhile: they alone are counted
+        snapshot = HistogramSnapshot(sum(numbers), self._sum / 1e9, tuple(zip(indices.values(), numbers, strict=True)))
+        self._last = snapshot
+        return snapshot
 
 
 @dataclass(frozen=True, slots=True)

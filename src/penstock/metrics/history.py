@@ -1,4 +1,4 @@
-"""Snapshots of the last quarter of an hour, and what happened between them. Pure."""
+"""Snapshots of the last quarter of an hour, or as long as is asked for, and what happened between them. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ROUNDING = 1e-6
 
 
 class History:
-    """A bounded number of snapshots.
+    """A bounded number of snapshots. One thread adds; others may ask, and what they look up harms nobody.
 
     Each of the last ``fine`` seconds is kept, before that one for each ``step``, for ``span`` seconds in all. A window
     reaches back to the youngest snapshot that is at least that old, or to the oldest there is.
@@ -36,9 +36,7 @@ class History:
 
     def add(self, snapshot: MetricsSnapshot) -> None:
         """Remember what was read; snapshots come in the order of time."""
-        self._begins.clear()
-        self._increases.clear()
-        self._ends.clear()
+        self._begins, self._increases, self._ends = {}, {}, {}  # new ones: another thread may be filling the old
         recent, old = self._recent, self._old
         recent.append(snapshot)
         while len(recent) > 1 and recent[1].at <= snapshot.at - self.fine + _ROUNDING:
@@ -65,17 +63,19 @@ class History:
         """Where a window that ends with the latest snapshot begins; None before there are two."""
         if len(self) < 2:
             return None
-        found = self._begins.get(window)
+        begins = self._begins
+        found = begins.get(window)
         if found is None:
-            found = self._begins[window] = self._find(window)
+            found = begins[window] = self._find(window)
         return found
 
     def _find(self, window: float) -> MetricsSnapshot:
-        then = self._recent[-1].at - window + _ROUNDING
-        for snapshots in (self._recent, self._old):
+        recent, old = list(self._recent), list(self._old)
+        then = recent[-1].at - window + _ROUNDING
+        for snapshots in (recent, old):
             if snapshots and snapshots[0].at <= then:
                 return snapshots[bisect_right(snapshots, then, key=_AT) - 1]
-        return (self._old or self._recent)[0]
+        return (old or recent)[0]
 
     def elapsed(self, window: float) -> float:
         """Seconds that a window really has; 0 before there are two snapshots."""
@@ -84,27 +84,31 @@ class History:
 
     def increases(self, metric: Metric, window: float) -> Mapping[Labels, float]:
         """What a counter has counted in a window. Where it began anew, or at all, it has counted all that it has."""
-        found = self._increases.get((metric, window))
+        cached = self._increases
+        found = cached.get((metric, window))
         if found is None:
-            found = self._increases[metric, window] = {}
+            found = {}
             before = self.before(window)
             if before is not None:
                 base = before.numbers.get(metric, {})
                 for labels, value in self._recent[-1].numbers.get(metric, {}).items():
                     then = base.get(labels, 0.0)
                     found[labels] = value - then if value >= then else value
+            cached[metric, window] = found
         return found
 
     def ends(self, metric: Metric, window: float) -> Mapping[Labels, Ends]:
         """What a histogram has at the end of a window, and had at its beginning."""
-        found = self._ends.get((metric, window))
+        cached = self._ends
+        found = cached.get((metric, window))
         if found is None:
-            found = self._ends[metric, window] = {}
+            found = {}
             before = self.before(window)
             if before is not None:
                 base = before.histograms.get(metric, {})
                 for labels, value in self._recent[-1].histograms.get(metric, {}).items():
                     found[labels] = (value, base.get(labels, EMPTY))
+            cached[metric, window] = found
         return found
 
     # By name, for people

@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
-from opentelemetry.metrics import CallbackOptions, Meter, Observation, get_meter
+try:
+    from opentelemetry.metrics import CallbackOptions, Meter, Observation, get_meter
+except ImportError as error:
+    raise ImportError("OtelInstruments needs the extra: pip install 'penstock[otel]'") from error
 
 from penstock._version import __version__
 from penstock.metrics.catalogue import CATALOGUE, Metric

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client.metrics_core import Metric as Family
-from prometheus_client.registry import Collector
+try:
+    from prometheus_client.metrics_core import Metric as Family
+    from prometheus_client.registry import Collector
+except ImportError as error:
+    raise ImportError("PrometheusCollector needs the extra: pip install 'penstock[prometheus]'") from error
 
 from penstock.metrics.catalogue import CATALOGUE, Metric
 from penstock.metrics.collector import MetricsCollector

@@ -95,6 +95,9 @@ class Reading:
         for metric, value, labels in samples:
             if len(labels) != len(metric.labels):
                 raise ValueError(f"{metric.name} has the labels {metric.labels}, not {labels}")
+            for text in labels:
+                if not isinstance(text, str):
+                    raise ValueError(f"{metric.name} has labels of text, not {text!r}")
             if not isinstance(value, HistogramSnapshot):
                 numbers = self.numbers.get(metric)
                 if numbers is None:

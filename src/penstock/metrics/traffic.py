@@ -19,7 +19,7 @@ Role = Literal["client", "server"]
 ROLES: tuple[Role, ...] = ("client", "server")
 
 MAX_NAMES = 64
-"""Close codes, or names of errors, that a block tells apart: peers choose codes. The rest counts as `OTHER`."""
+"""Close codes, names of errors, or reasons, that are told apart: others choose them. The rest counts as `OTHER`."""
 OTHER = "other"
 
 
@@ -80,12 +80,13 @@ class Traffic:
     def closed(self, code: int | None, seconds: float, error: BaseException | None) -> None:
         """A connection has ended, after so long, with an error if that was not in order."""
         self.durations.record(seconds)
-        _count(self.closes, str(code or 1006))
+        tally(self.closes, str(code or 1006))
         if error is not None:
-            _count(self.errors, type(error.__cause__ or error).__name__)
+            tally(self.errors, type(error.__cause__ or error).__name__)
 
 
-def _count(numbers: dict[str, int], name: str) -> None:
+def tally(numbers: dict[str, int], name: str) -> None:
+    """Count one more by a name that somebody else chooses: when there are many names, as `OTHER`."""
     if name not in numbers and len(numbers) >= MAX_NAMES:
         name = OTHER
     numbers[name] = numbers.get(name, 0) + 1

@@ -8,9 +8,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from penstock.cache.cache import MessageCache
+from penstock.cache.flight import Flight
+from penstock.cache.leads import Leads
 from penstock.errors import PerformanceError
 from penstock.manager.manager import PerformanceManager
-from penstock.manager.switch import Stage
+from penstock.manager.speedup import Sampler
+from penstock.manager.switch import Stage, Switch
 
 Loader = Callable[[], Awaitable[Any]]
 
@@ -20,6 +23,75 @@ class _FromLoader(Exception):  # noqa: N818 - not raised to applications
 
     def __init__(self, error: Exception) -> None:
         self.error = error
+
+
+class _Loading:
+    """Keys for which the server is being asked."""
+
+    def __init__(self) -> None:
+        self._times: dict[Any, int] = {}
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self._times
+
+    def begin(self, key: Any) -> None:
+        """It is asked, perhaps once more."""
+        self._times[key] = self._times.get(key, 0) + 1
+
+    def end(self, key: Any) -> None:
+        """It has answered, or will not."""
+        self._times[key] -= 1
+        if not self._times[key]:
+            del self._times[key]
+
+
+class _Leads:
+    """What clients of one URL use in place of the cache's `Leads`."""
+
+    def __init__(
+        self, leads: Leads, manager: PerformanceManager, switch: Switch, sampler: Sampler, loading: _Loading
+    ) -> None:
+        self._leads, self._manager, self._switch, self._sampler = leads, manager, switch, sampler
+        self._loading = loading
+
+    def ask(self, key: Any, ttl: float | None, waiter: asyncio.Future[Any], *, may_begin: bool = True) -> Flight | None:
+        """See `Leads.ask`. None where the stage is passed by, or a sample is due: see `Answers.get_or_load`."""
+        if not self._switch.is_on or self._sampler.left == 1:
+            return None
+        try:
+            flight = self._leads.ask(key, ttl, waiter, may_begin=may_begin)
+        except Exception as exc:  # noqa: BLE001 - the cache's own failure: counted, logged, and passed by
+            self._manager.failed(self._switch, exc)
+            return None
+        if flight is not None:
+            if flight.task is None:
+                self._loading.begin(key)
+            if self._sampler.left > 0:
+                self._sampler.left -= 1
+        return flight
+
+    def land(self, flight: Flight, value: Any) -> None:
+        """See `Leads.land`."""
+        self._end(flight, self._leads.land, value)
+
+    def fail(self, flight: Flight, error: BaseException) -> None:
+        """See `Leads.fail`."""
+        self._end(flight, self._leads.fail, error)
+
+    def _end(self, flight: Flight, end: Callable[[Flight, Any], None], what: Any) -> None:
+        self._loading.end(flight.key)
+        try:
+            end(flight, what)
+        except Exception as exc:  # noqa: BLE001 - likewise; those who wait get what has come
+            self._manager.failed(self._switch, exc)
+            flight.wake(set(flight.waiters))
+        else:
+            if self._switch.is_shaky:
+                self._manager.worked(self._switch)
+
+    def leave(self, flight: Flight, waiter: asyncio.Future[Any]) -> None:
+        """See `Leads.leave`."""
+        self._leads.leave(flight, waiter)
 
 
 class Answers:
@@ -33,8 +105,8 @@ class Answers:
         self._cache, self._manager, self._patience = cache, manager, patience
         self._switch = manager.switch(Stage.CACHE, url)
         self._sampler = manager.sampler()
-        self._loading: dict[Any, int] = {}
-        """Keys for which the server is being asked, and how often."""
+        self._loading = _Loading()
+        self.leads = _Leads(cache.leads, manager, self._switch, self._sampler, self._loading)
 
     def find(self, key: Any, default: Any = None) -> Any:
         """See `MessageCache.find`."""
@@ -86,23 +158,35 @@ class Answers:
         """Wait for the cache for as long as it waits for the server. Raises TimeoutError."""
 
         async def load() -> Any:
-            self._loading[key] = self._loading.get(key, 0) + 1
+            self._loading.begin(key)
             try:
                 return await loader()
             except Exception as exc:
                 raise _FromLoader(exc) from exc
             finally:
-                self._loading[key] -= 1
-                if not self._loading[key]:
-                    del self._loading[key]
+                self._loading.end(key)
 
         asking = asyncio.ensure_future(self._cache.get_or_load(key, load, ttl))
+        was_loading = False
         try:
             while not (await asyncio.wait([asking], timeout=self._patience))[0]:
-                if key not in self._loading:
+                is_loading = key in self._loading
+                if not is_loading and not was_loading:  # else the server may have answered in this moment
                     raise TimeoutError(f"the cache has not answered within {self._patience} s")
+                was_loading = is_loading
             return asking.result()
         finally:
             if not asking.done():
                 asking.cancel()
                 await asyncio.wait([asking])
+
+
+class NoAnswers:
+    """In place of a cache that is turned off: calls may still say ``ttl``, and each asks the server."""
+
+    def find(self, key: str, default: None = None) -> None:
+        """Nothing is kept."""
+
+    async def get_or_load(self, key: str, loader: Loader, ttl: float, /) -> Any:
+        """What the loader returns."""
+        return await loader()

@@ -15,14 +15,12 @@ from penstock.config.sections import AlertsConfig, CacheConfig, FallbackConfig, 
 from penstock.manager.manager import PerformanceManager
 from penstock.manager.switch import Stage
 from penstock.metrics.alerts.engine import Alert
+from penstock.metrics.alerts.rules import FALL_BACK
 from penstock.metrics.alerts.sinks import AlertmanagerSink, CallbackSink, LogSink, Sink, WebhookSink
 from penstock.pool.config import ConnectionPoolConfig
 
 if TYPE_CHECKING:  # it needs an extra
     from penstock.cache.shared.tier import SharedTier
-
-FALL_BACK = "fall back"
-"""The action of a rule that bypasses the stage which its alert is about."""
 
 
 def pool_config(config: PerformanceConfig) -> ConnectionPoolConfig:

@@ -8,17 +8,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from weakref import WeakSet
 
 from penstock.connection.connection import Connection
-from penstock.errors import PerformanceError, SessionLost
+from penstock.connection.session import SessionTransport
+from penstock.errors import DeliveryUnknown, PerformanceError
+from penstock.errors.urls import shown_url
 from penstock.pool.lease import PooledConnection
-from penstock.transport.base import ConnectionClosed, ConnectionClosedOK, Data, State, parse_uri, without_credentials
+from penstock.transport.base import ConnectionClosed, ConnectionClosedOK, Data, State
+from penstock.wire.outgoing import Outgoing
 
 logger = logging.getLogger("penstock.middleware")
 
 PATIENCE = 1.0
-"""Seconds that ``on_message`` has to end once it is cancelled."""
+"""Seconds that ``on_message`` has to end once it is cancelled, and ``on_undelivered`` when the middleware is closed."""
 
 OnMessage = Callable[[str, Data], Awaitable[object] | None]
-OnUndelivered = Callable[[str, Sequence[Data]], object]
+OnUndelivered = Callable[[str, Sequence[Data]], Awaitable[object] | None]
 
 
 class Carrier:
@@ -27,7 +30,7 @@ class Carrier:
     Args:
         borrow: asks for a connection.
         on_message: gets what the server sends; None drops it, counted as ``unread``.
-        on_undelivered: gets messages of which it is not known whether they arrived, when a session is lost.
+        on_undelivered: gets messages of which it is not known whether they arrived, when a session has ended.
         on_gone: called when the connection is gone, or was returned.
     """
 
@@ -41,7 +44,7 @@ class Carrier:
         on_gone: Callable[[], None],
     ) -> None:
         self.url = url
-        self.shown = without_credentials(parse_uri(url))
+        self.shown = shown_url(url)
         """The URL as it may be logged."""
         self.connection: Connection | None = None
         self.is_opening = False
@@ -51,7 +54,7 @@ class Carrier:
         self.breaks = 0
         """Connections that ended otherwise than in order."""
         self.undelivered = 0
-        """Messages of which it is not known whether they arrived, of lost sessions."""
+        """Messages of which it is not known whether they arrived, of sessions that have ended."""
         self._borrow, self._on_message, self._on_undelivered, self._on_gone = (
             borrow,
             on_message,
@@ -66,6 +69,8 @@ class Carrier:
         self._reader: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         """Those that read what is left of connections that have ended."""
+        self._handing_back: set[asyncio.Task[None]] = set()
+        """What ``on_undelivered`` still does."""
         self._told: WeakSet[Connection] = WeakSet()
         """Connections of whose end was told, by whoever noticed it first."""
 
@@ -142,23 +147,57 @@ class Carrier:
         if connection is not None and exc is not None:
             self._tell(connection, exc)
 
-    def _tell(self, connection: Connection, exc: ConnectionClosed) -> None:
-        if isinstance(exc, ConnectionClosedOK) or connection in self._told:
+    def lost(self, exc: ConnectionClosed | DeliveryUnknown) -> None:
+        """The connection has ended, as its `settle` told."""
+        connection = self.connection
+        self.gone(None)
+        if connection is not None:
+            self._tell(connection, exc)
+
+    def _tell(self, connection: Connection, exc: ConnectionClosed | DeliveryUnknown) -> None:
+        """Tell of the end of a connection, once, if something may have been lost with it."""
+        if connection in self._told:
             return
         self._told.add(connection)
-        self.breaks += 1
-        if not isinstance(exc, SessionLost):
-            logger.warning(
-                "the connection to %s broke (%s): what was sent on it last may not have arrived", self.shown, exc
-            )
+        is_orderly = isinstance(exc, ConnectionClosedOK | DeliveryUnknown)
+        self.breaks += not is_orderly
+        outgoing = _outgoing(connection)
+        if outgoing is None:
+            if not is_orderly:
+                logger.warning(
+                    "the connection to %s broke (%s): what was sent on it last may not have arrived", self.shown, exc
+                )
             return
-        self.undelivered += len(exc.unacknowledged)
-        logger.error("%s: %s", self.shown, exc)
-        if self._on_undelivered is not None:
-            try:
-                self._on_undelivered(self.url, exc.unacknowledged)
-            except Exception:
-                logger.exception("on_undelivered failed for %s", self.shown)
+        messages = outgoing.unacknowledged()
+        if messages or not is_orderly:
+            self._hand_back(messages, DeliveryUnknown(messages) if is_orderly else exc)
+
+    def _hand_back(self, messages: Sequence[Data], why: object) -> None:
+        self.undelivered += len(messages)
+        logger.error("%s: %s", self.shown, why)
+        if self._on_undelivered is None:
+            return
+        try:
+            waiting = self._on_undelivered(self.url, messages)
+        except Exception:
+            logger.exception("on_undelivered failed for %s", self.shown)
+            return
+        if waiting is not None:
+            task = asyncio.get_running_loop().create_task(self._handed_back(waiting))
+            self._handing_back.add(task)
+            task.add_done_callback(self._handing_back.discard)
+
+    async def _handed_back(self, waiting: Awaitable[object]) -> None:
+        try:
+            await waiting
+        except Exception:
+            logger.exception("on_undelivered failed for %s", self.shown)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that the connection keeps because the server has not acknowledged them; 0 where it never does."""
+        outgoing = None if self.connection is None else _outgoing(self.connection)
+        return 0 if outgoing is None else outgoing.kept_bytes
 
     async def settle(self) -> None:
         """Wait until what was sent is written, and, where that is told, taken.
@@ -196,8 +235,24 @@ class Carrier:
             else:
                 lease.discard("busy")
 
-    def close(self) -> None:
-        """Drop the connection, if there is one, and read no more."""
+    async def close(self) -> None:
+        """Drop the connection, if there is one, and read no more; ``on_undelivered`` has a moment to end."""
+        connection = self.connection
         self.gone(None)
+        outgoing = None if connection is None or connection in self._told else _outgoing(connection)
+        if outgoing is not None and (messages := outgoing.unacknowledged()):
+            self._hand_back(
+                messages, f"closed before the server had told that it took the last {len(messages)} messages"
+            )
         for reader in self._leaving:
             reader.cancel()
+        if self._handing_back:
+            await asyncio.wait(self._handing_back, timeout=PATIENCE)
+        for task in self._handing_back:
+            task.cancel()
+
+
+def _outgoing(connection: Connection) -> Outgoing | None:
+    """What a connection keeps until it is acknowledged; None where it is not."""
+    transport = connection.outbox.transport
+    return transport.session.outgoing if isinstance(transport, SessionTransport) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -19,15 +20,24 @@ from penstock.manager.switch import Stage, Switch
 from penstock.pool.breaker import Breaker
 from penstock.pool.config import ConnectionPoolConfig
 from penstock.pool.endpoints import Endpoint
+from penstock.pool.forks import FOREIGN
 from penstock.pool.lease import PooledConnection, loan
 from penstock.pool.pool import ConnectionPool
 from penstock.pool.slots import Key, Member
 from penstock.pool.target import check_url, check_weight, options_of, url_of
 
+logger = logging.getLogger("penstock.middleware")
+
 PAUSE = 0.005
 """Seconds between looks whether there is room for a connection again."""
 
 Open = Callable[..., Awaitable[Connection]]
+
+
+class PlainMember(Member[Connection]):
+    """A connection that is not the pool's."""
+
+    __slots__ = ()
 
 
 class Lending:
@@ -46,7 +56,9 @@ class Lending:
         self._ways: dict[Key, tuple[Switch, Sampler]] = {}
         self._asked: dict[Key, int] = {}
         """What samplers had left when it was asked last."""
-        self._plain: set[Member[Connection]] = set()
+        self._plain: set[PlainMember] = set()
+        self._opening: set[asyncio.Timeout] = set()
+        """Deadlines of those who wait for a plain connection."""
         self._most = most
         self._held: Counter[Key] = Counter()
         """Places of connections that are not the pool's, those among them that are being opened or closed."""
@@ -56,6 +68,7 @@ class Lending:
         self._unreturned: list[Callable[[], None]] = []
         """What the pool has failed to take back, to be tried once more at the end."""
         self._thread: int | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     @property
@@ -172,33 +185,49 @@ class Lending:
         url = url_of(key)
         if self._closed:
             raise PoolClosed
-        config = self._pool.config
+        config, self._loop = self._pool.config, asyncio.get_running_loop()
         seconds = config.acquire_timeout if timeout is None else max(timeout, 0.0)
-        now = asyncio.get_running_loop().time
         try:
             async with asyncio.timeout(min(seconds + config.connect_timeout, 1e9)) as deadline:
-                await self._enter(key)
+                self._opening.add(deadline)
                 try:
-                    connection = await self._open(url, **options_of(key))
-                except BaseException:
-                    self._leave(key)
-                    raise
+                    connection = await self._open_within(key, url)
+                finally:
+                    self._opening.discard(deadline)
         except PerformanceError:
             raise
         except Exception as exc:
+            if self._closed:
+                raise PoolClosed from exc
             reason = "it took too long" if deadline.expired() else str(exc) or type(exc).__name__
             raise ConnectionFailed(url, reason) from exc
-        member = Member(key, Endpoint(url, 1.0, Breaker(float)), connection, now(), inf)
+        member = PlainMember(key, Endpoint(url, 1.0, Breaker(float)), connection, self._loop.time(), inf)
         member.uses = 1
         self._plain.add(member)
         return member
 
+    async def _open_within(self, key: Key, url: str) -> Connection:
+        """Open a connection as soon as there is room for it. Raises PoolClosed if nobody may have it any more."""
+        await self._enter(key)
+        try:
+            connection = await self._open(url, **options_of(key))
+            if self._closed:
+                connection.abort()
+                raise PoolClosed
+        except BaseException:
+            self._leave(key)
+            raise
+        return connection
+
     # Room for both
 
     def _has_room(self, key: Key) -> bool:
-        if self._held[key] >= self._pool.config.max_connections:
-            return False
-        return self._of_pool() + self._held.total() < self._most
+        return self._held[key] < self._pool.config.max_connections and not self.is_full
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many connections as there may be."""
+        return self._of_pool() + self._held.total() >= self._most
 
     def _of_pool(self) -> int:
         stats = self._pool.stats()
@@ -237,7 +266,7 @@ class Lending:
         self._return(member, lambda: self._pool.give_back_share(member, weight, reason))
 
     def _return(self, member: Member[Connection], to_pool: Callable[[], None]) -> None:
-        if member in self._plain:
+        if isinstance(member, PlainMember):
             self._discard(member)
             return
         try:
@@ -251,13 +280,22 @@ class Lending:
 
     def collected(self, member: Member[Connection], weight: int) -> None:
         """See `ConnectionPool.collected`."""
-        if member in self._plain:
-            member.connection.transport.get_loop().call_soon_threadsafe(self._discard, member)
-        else:
+        if not isinstance(member, PlainMember):
             self._pool.collected(member, weight)
+        elif member in self._plain and self._loop is not None and not self._loop.is_closed():
+            logger.error(
+                "a connection to %s was never returned: use `async with`, or release() it", member.endpoint.shown
+            )
+            self._loop.call_soon_threadsafe(self._discard, member)
 
-    def _discard(self, member: Member[Connection]) -> None:
-        self._plain.discard(member)
+    def disown(self) -> None:
+        """The process is a child: what was lent is not its own."""
+        self._loop, self._thread = None, FOREIGN
+
+    def _discard(self, member: PlainMember) -> None:
+        if member not in self._plain:
+            return  # it was closed with the rest
+        self._plain.remove(member)
         task = asyncio.get_running_loop().create_task(member.connection.close())
         self._closing[task] = member
         task.add_done_callback(self._closed_one)
@@ -273,6 +311,9 @@ class Lending:
         for to_pool in self._unreturned:
             with suppress(Exception):
                 to_pool()
+        for deadline in self._opening:
+            if not deadline.expired():
+                deadline.reschedule(0.0)
         for member in list(self._plain):
             member.connection.abort()
             self._discard(member)
@@ -280,7 +321,7 @@ class Lending:
             if self._closing:
                 await asyncio.wait(self._closing, timeout=timeout)
         finally:
-            for member in list(self._closing.values()):
-                member.connection.abort()
+            for late in list(self._closing.values()):
+                late.connection.abort()
         if self._closing:
             await asyncio.wait(self._closing)

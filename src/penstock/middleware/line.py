@@ -13,12 +13,12 @@ from typing import Any
 from penstock.batch.batcher import MessageBatcher
 from penstock.batch.stats import BatchTotals
 from penstock.connection.outbox import Outbox
-from penstock.errors import MessageTypeError, MiddlewareClosed, PerformanceError, SerializationError
-from penstock.manager.budget import Budget
+from penstock.errors import DeliveryUnknown, MessageTypeError, MiddlewareClosed, PerformanceError, SerializationError
+from penstock.manager.budget import Budget, size_of
 from penstock.manager.manager import PerformanceManager
 from penstock.manager.speedup import SAMPLED, Sample
 from penstock.manager.switch import Stage
-from penstock.message import NORMAL, Message, Priority, payload_bytes
+from penstock.message import NORMAL, Message, Priority
 from penstock.middleware.carrier import Carrier
 from penstock.transport.base import ConnectionClosed, Data
 
@@ -35,13 +35,6 @@ MakeBatcher = Callable[
 def is_fault(exc: Exception) -> bool:
     """Whether an exception says that a stage is broken, rather than what is wrong with a message or a peer."""
     return not isinstance(exc, PerformanceError | ConnectionClosed | OSError)
-
-
-def size_of(message: object) -> int:
-    """Bytes that a message will take; 0 for what is none, or is not whole. Raises SerializationError."""
-    if isinstance(message, str):
-        return payload_bytes(message)
-    return memoryview(message).nbytes if isinstance(message, bytes | bytearray | memoryview) else 0
 
 
 class Line:
@@ -89,6 +82,8 @@ class Line:
         """What a batcher gave back, and has not left yet."""
         self._accepted = 0
         """Of the batch that is being delivered."""
+        self._has_broken = False
+        """Whether the next success is that of a message for which a connection was replaced."""
         self._sample: Sample | None = None
         self._turn = asyncio.Lock()
         self._here = 0
@@ -127,25 +122,16 @@ class Line:
         elif self._always_batched or self._batcher or priority is not NORMAL or key is not None or ttl is not None:
             await self._add(message, priority, key, ttl)
         else:
-            await self._send_gathered(message)
+            await self._send_on(message, flush=False)
+            self._worked()
         if sample is not None:
             sample.left -= 1
             sample.seconds += time.perf_counter() - began
 
-    async def _send_gathered(self, message: Data) -> None:
-        try:
-            await self._send_on(message, flush=False)
-        except Exception as exc:
-            if not is_fault(exc):
-                raise
-            self.broke(exc)
-            await self._send_on(message, flush=True)
-        else:
-            self._worked()
-
     def broke(self, exc: Exception) -> None:
         """The connection did not do what it should, for no reason that has to do with its peer: another is taken."""
         self._failed(exc)
+        self._has_broken = True
         self.carrier.gone(None)
 
     async def _send_on(self, message: Data, *, flush: bool) -> None:
@@ -153,7 +139,7 @@ class Line:
 
         All waiting comes before: a message whose sending was cancelled was not accepted.
         """
-        attempts = 0
+        attempts, is_sound = 0, True
         while True:
             connection = await self.carrier.ready()
             self.outbox = connection.outbox
@@ -167,13 +153,18 @@ class Line:
                 attempts += 1
                 if attempts == ATTEMPTS:
                     raise
+            except Exception as exc:
+                if not (is_fault(exc) and is_sound):
+                    raise
+                self.broke(exc)
+                flush, is_sound = True, False
             else:
                 return
 
-    async def _pass_on(self, message: Message, *, flush: bool) -> None:
+    async def _pass_on(self, sending: Awaitable[object]) -> None:
         """Send a message that was accepted before; one that cannot be sent is dropped, and holds up none after it."""
         try:
-            await self._send_on(message.data, flush=flush)
+            await sending
         except (SerializationError, MessageTypeError) as exc:
             self._lose(1, f"refused ({exc})", "failed")
 
@@ -215,14 +206,14 @@ class Line:
     async def _deliver(self, messages: list[Message]) -> None:
         """Have a connection accept a batch; called by the batcher, again for a batch that was not accepted whole."""
         while self._accepted < len(messages):
-            await self._pass_on(messages[self._accepted], flush=False)
+            await self._pass_on(self._send_on(messages[self._accepted].data, flush=False))
             self._accepted += 1
         self._accepted = 0
 
     def _dropped(self, messages: list[Message], reason: str) -> None:
         if reason in ("failed", "closed"):  # the batch that was being delivered comes first
             messages, self._accepted = messages[self._accepted :], 0
-        if self._withdraw and reason == "closed":
+        if self._withdraw and reason != "expired":
             self._withdrawn += messages
         elif messages:
             self._lose(len(messages), reason, reason)
@@ -252,7 +243,7 @@ class Line:
                 self._past.add(batcher.stats())
                 self._batcher = None
         while self._withdrawn:
-            await self._pass_on(self._withdrawn[0], flush=True)
+            await self._pass_on(self._send_on(self._withdrawn[0].data, flush=True))
             self._withdrawn.popleft()
 
     # The stage's health
@@ -261,8 +252,9 @@ class Line:
         self._manager.failed(self._switch, exc)
 
     def _worked(self) -> None:
-        if self._switch.is_shaky:
+        if self._switch.is_shaky and not self._has_broken:
             self._manager.worked(self._switch)
+        self._has_broken = False
 
     async def _sampled(self) -> Sample | None:
         """What the next message is measured for, if it is; one sample ends when all its messages are written."""
@@ -295,8 +287,9 @@ class Line:
         messages = size = 0
         if self.carrier.connection is not None:
             messages, size = self.outbox.pending, self.outbox.size
-            if self._budget.is_bounded and self.outbox.transport.blocked:
-                size += self.carrier.connection.transport.get_write_buffer_size()
+            if self._budget.is_bounded:
+                written = self.carrier.connection.transport.get_write_buffer_size()
+                size += max(written, self.carrier.kept_bytes)  # what is kept until it is acknowledged is written too
         if self._batcher is not None:
             stats = self._batcher.stats()
             messages += stats.pending + stats.delivering
@@ -327,9 +320,11 @@ class Line:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing was sent or received since this was asked last, nor waits."""
+        """Whether nothing was sent or received since this was asked last, nor waits, for an acknowledgement either."""
         carrier = self.carrier
-        if self._here or carrier.connection is None or carrier.is_handing_over or self._charged != (0, 0):
+        if self._here or carrier.connection is None or carrier.is_handing_over:
+            return False
+        if self._charged != (0, 0) or carrier.kept_bytes:
             return False
         traffic = self.outbox.writes + carrier.received
         before, self._traffic = self._traffic, traffic
@@ -363,8 +358,8 @@ class Line:
             await self._empty()
             try:
                 await self.carrier.settle()
-            except (ConnectionClosed, PerformanceError):
-                await self.carrier.rest()
+            except (ConnectionClosed, DeliveryUnknown) as exc:
+                self.carrier.lost(exc)
                 raise
             await self.carrier.rest()
 
@@ -386,6 +381,11 @@ class Line:
         self._closed = True
         await self.drain()
 
+    def disown(self) -> None:
+        """The connection is another process's."""
+        self._closed = True
+        self.direct = None
+
     async def abort(self) -> None:
         """Drop the connection, and what has not left."""
         self._closed = True
@@ -396,4 +396,4 @@ class Line:
             if self._withdrawn:
                 self._lose(len(self._withdrawn), "closed", "closed")
                 self._withdrawn.clear()
-            self.carrier.close()
+            await self.carrier.close()

@@ -19,12 +19,16 @@ from penstock.pool.lease import PooledConnection
 
 logger = logging.getLogger("penstock.middleware")
 
+PAUSE = 0.05
+"""Seconds between two looks for connections that are not used, while somebody waits for one."""
+
 
 class Lines:
     """Keeps a `Line` for each URL that messages are sent to, and one budget for what is pending on all of them.
 
     Args:
         borrow: asks for a connection to a URL.
+        is_full: tells whether who wants another connection has to wait for one that is in use.
         on_message, on_undelivered: see `PerformanceMiddleware`.
     """
 
@@ -33,6 +37,7 @@ class Lines:
         config: PerformanceConfig,
         manager: PerformanceManager,
         borrow: Callable[[str], Awaitable[PooledConnection]],
+        is_full: Callable[[], bool],
         on_message: OnMessage | None,
         on_undelivered: OnUndelivered | None,
     ) -> None:
@@ -48,7 +53,10 @@ class Lines:
             self.recount,
             raises=limits.on_limit == "raise",
         )
-        self._config, self._manager, self._borrow = config, manager, borrow
+        self._config, self._manager, self._borrow, self._is_full = config, manager, borrow, is_full
+        self._wanting = 0
+        """Lines that wait for a connection."""
+        self._looking: asyncio.TimerHandle | None = None
         self._on_message, self._on_undelivered = on_message, on_undelivered
         self._resting: dict[Line, asyncio.Task[None]] = {}
 
@@ -69,11 +77,28 @@ class Lines:
     def _carrier(self, url: str, on_gone: Callable[[], None]) -> Carrier:
         return Carrier(
             url,
-            partial(self._borrow, url),
+            partial(self._borrowed, url),
             on_message=self._on_message,
             on_undelivered=self._on_undelivered,
             on_gone=on_gone,
         )
+
+    async def _borrowed(self, url: str) -> PooledConnection:
+        """Borrow a connection; meanwhile lines that send nothing return theirs, if that is what it waits for."""
+        self._wanting += 1
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(PAUSE, self._give_way)
+        try:
+            return await self._borrow(url)
+        finally:
+            self._wanting -= 1
+
+    def _give_way(self) -> None:
+        self._looking = None
+        if self._wanting:
+            if self._is_full():
+                self.tidy()
+            self._looking = asyncio.get_running_loop().call_later(PAUSE, self._give_way)
 
     @property
     def most_pending(self) -> int:
@@ -128,14 +153,21 @@ class Lines:
             if closing:
                 await asyncio.wait(closing, timeout=timeout)
             for task, line in closing.items():
-                if task.done() and (exc := task.exception()) is not None:
-                    logger.warning("messages to %s may not have arrived: %s", line.carrier.shown, exc)
+                why = task.exception() if task.done() else f"it took more than {timeout:.3g} s"
+                if why is not None:
+                    logger.warning("messages to %s may not have arrived: %s", line.carrier.shown, why)
             if not all(task.done() for task in closing):
                 self.recount()
-                logger.error("%d messages were not written within %s s, and are lost", self.budget.messages, timeout)
+            if self.budget.messages:
+                logger.error("%d messages were not written within %.3g s, and are lost", self.budget.messages, timeout)
         finally:
             for task in (*closing, *self._resting.values()):
                 task.cancel()
+
+    def disown(self) -> None:
+        """The process is a child: no line may use its connection, which is the parent's."""
+        for line in self.at.values():
+            line.disown()
 
     async def abort(self) -> None:
         """Drop all connections, and what has not left."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Hashable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, overload
@@ -19,9 +19,10 @@ from penstock.message import NORMAL, Priority
 from penstock.metrics.alerts.manager import AlertManager
 from penstock.metrics.collector import MetricsCollector
 from penstock.metrics.traffic import traffic_samples
-from penstock.middleware.answers import Answers
+from penstock.middleware.answers import Answers, NoAnswers
 from penstock.middleware.assembly import cache_of, manager_of, pool_config, sinks_of, tier_of
 from penstock.middleware.carrier import OnMessage, OnUndelivered
+from penstock.middleware.closing import Close, close_all, in_any_case
 from penstock.middleware.control import Control
 from penstock.middleware.lending import Lending
 from penstock.middleware.line import Line, is_fault
@@ -30,6 +31,7 @@ from penstock.middleware.metrics import samples_of
 from penstock.middleware.opening import Opening, TransportLike
 from penstock.middleware.report import report
 from penstock.middleware.stats import PerformanceStats
+from penstock.pool.forks import remember
 from penstock.pool.hooks import Hook
 from penstock.pool.lease import PooledConnection
 from penstock.pool.pool import ConnectionPool
@@ -59,7 +61,8 @@ class PerformanceMiddleware:
                 print(await conn.recv())
             print(await pipe.rpc("ws://localhost:8545").call("eth_chainId", ttl=3600))
 
-    It belongs to the event loop in which it is first used; `penstock.sync` has the same for programs without one.
+    It belongs to the event loop in which it is first used, and to its process: a child makes another. `penstock.sync`
+    has the same for programs without an event loop.
 
     Args:
         transport: what reads frames below, ``"picows"`` or ``"websockets"``; or a function that opens connections which
@@ -67,7 +70,7 @@ class PerformanceMiddleware:
         on_message: called with URL and message for what a server sends on connections that are used by `send` alone;
             may be a coroutine function. What it does not take in time waits at the server.
         on_undelivered: called with URL and messages of which it is not known whether they arrived, when a connection
-            could not be resumed.
+            could not be resumed, or the server closed it before it told; may be a coroutine function.
         on_connect, on_release, endpoints: see `ConnectionPool`.
     """
 
@@ -90,14 +93,17 @@ class PerformanceMiddleware:
         most = config.pool.max_total if limits.max_connections is None else limits.max_connections
         self.pool = ConnectionPool(
             pool_config(config),
-            connect=self._open_for_pool,
+            connect=self._opening.open_for_pool,
+            before_connect=self._room_for_pool,
             on_connect=on_connect,
             on_release=on_release,
             endpoints=endpoints,
         )
         """Where connections come from."""
         self._lending = Lending(self.pool, self.manager, self._opening.open, fallback.stage_timeout, most)
-        self.lines = Lines(config, self.manager, self._borrow, on_message, on_undelivered)
+        self.lines = Lines(
+            config, self.manager, self._borrow, lambda: self._lending.is_full, on_message, on_undelivered
+        )
         """The ways of messages to URLs; penstock's own."""
         self._lines = self.lines.at
         self.manager.on_transition = self.lines.changed
@@ -108,11 +114,10 @@ class PerformanceMiddleware:
         self._answers: dict[str, Answers] = {}
         self._kept: list[dict[str, Any]] = []
         """The options of clients, so that none of them is another's once it is gone."""
-        self.metrics = MetricsCollector(interval=config.metrics.interval)
+        self.metrics = MetricsCollector(interval=config.metrics.interval, history=config.metrics.history)
         """What is measured, and was."""
         self.metrics.add_source(samples_of(self))
         self.metrics.add_source(traffic_samples)
-        self.metrics.watch(self._tick)
         self.alerts = AlertManager(self.metrics, sinks=sinks_of(config.alerts, self.manager, fallback.probe_after))
         """What is wrong, by rules."""
         self._control: Control | None = None
@@ -120,7 +125,7 @@ class PerformanceMiddleware:
         self._began = time.monotonic()
         self._tidying: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
-        self._closed = False
+        self._closed = self._is_inherited = False
 
     # The way out
 
@@ -150,7 +155,7 @@ class PerformanceMiddleware:
             MessageTypeError, SerializationError: see `penstock.Connection.send`.
             LimitReached, BatcherFull: too much is pending, and it is configured that callers do not wait.
             MiddlewareClosed: it is closed.
-            WrongLoop: called from another event loop or thread.
+            WrongLoop: called from another event loop or thread, or in a child process.
             ValueError: ``url`` is no WebSocket URL.
         """
         line = self._lines.get(url)
@@ -160,7 +165,7 @@ class PerformanceMiddleware:
         if direct is not None and priority is NORMAL and key is None and ttl is None:
             sampler = line.sampler
             sampler.left -= 1
-            if sampler.left and not (line.outbox.transport.blocked and self.lines.budget.is_bounded):
+            if sampler.left:
                 try:
                     await direct(message)
                 except ConnectionClosed:
@@ -171,6 +176,7 @@ class PerformanceMiddleware:
                     line.broke(exc)
                 else:
                     return
+        self._start()
         await line.send(message, priority, key, ttl)
 
     def connection(self, url: str, timeout: float | None = None, **options: Any) -> PooledConnection:
@@ -204,8 +210,7 @@ class PerformanceMiddleware:
         found = self._clients.get(key)
         if found is None:
             given = {"connections": self.config.rpc.connections, "max_calls": self.config.rpc.max_calls, **options}
-            if self.cache is not None:
-                given.setdefault("cache", self._answers_of(url, self.cache))
+            given.setdefault("cache", NoAnswers() if self.cache is None else self._answers_of(url, self.cache))
             found = self._clients[key] = over(self._lending, url, protocol, **given)
             self._kept.append(options)
         return found
@@ -237,9 +242,8 @@ class PerformanceMiddleware:
     async def _borrow(self, url: str) -> PooledConnection:
         return await self.connection(url)
 
-    async def _open_for_pool(self, url: str, **options: Any) -> Connection:
+    async def _room_for_pool(self) -> None:
         await self._lending.room_for_pool()
-        return await self._opening.open_for_pool(url, **options)
 
     @property
     def most_pending(self) -> int:
@@ -272,11 +276,14 @@ class PerformanceMiddleware:
 
     def _start(self) -> None:
         """Make the running loop the middleware's own, at its first use."""
+        if self._is_inherited:
+            raise WrongLoop("middleware", "use(pipe)")
         if self._closed:
             raise MiddlewareClosed
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
+            remember(self)
             self._tidying = loop.create_task(self._tidy_for_ever())
             if self.config.metrics.enabled:
                 self.metrics.start()
@@ -288,10 +295,6 @@ class PerformanceMiddleware:
         elif self._loop is not loop:
             raise WrongLoop("middleware", "use(pipe)")
 
-    def _tick(self, _: float) -> None:
-        """Metrics have been read."""
-        self.lines.budget.used_elsewhere = self._cached_bytes() if self.config.limits.memory_bytes is not None else 0
-
     async def _tidy_for_ever(self) -> None:
         """Begin probes that are due, return connections over which nothing is sent, and forget what is not used."""
         idle_time = self.config.sending.idle_time
@@ -300,6 +303,8 @@ class PerformanceMiddleware:
         while True:
             await asyncio.sleep(pause)
             self.manager.tick()
+            if self.config.limits.memory_bytes is not None:
+                self.lines.budget.used_elsewhere = self._cached_bytes()
             if time.monotonic() >= due:
                 due = time.monotonic() + idle_time
                 self._tidy()
@@ -333,39 +338,46 @@ class PerformanceMiddleware:
         """Accept no more, write what was accepted, and close all connections.
 
         What is not written after ``timeout`` seconds is lost, and logged. Cancelling drops it at once. Closing again
-        waits likewise.
+        waits likewise. In a child process, and when its event loop has ended, there is nothing to close.
+
+        Raises:
+            WrongLoop: called from another event loop or thread.
         """
+        if self._is_inherited or (self._loop is not None and self._loop.is_closed()):
+            self._closed = True
+            return
+        if self._loop not in (None, asyncio.get_running_loop()):
+            raise WrongLoop("middleware", "pipe.close()")
         if self._closed:
             await self._ended.wait()
             return
         self._closed = True
         if self._tidying is not None:
             self._tidying.cancel()
-        deadline = time.monotonic() + timeout
         try:
-            await self.lines.close(timeout)
+            await close_all(self._parts(), timeout)
         finally:
-            await self._close_all(max(0.0, deadline - time.monotonic()))
+            self.metrics.stop()
+            self._ended.set()
 
-    async def _close_all(self, seconds: float) -> None:
-        """Close one after the other, though some of them fail, or the waiting is cancelled."""
-        control, tier = self._control, self._tier
-        closings: list[Callable[[], Awaitable[object]]] = [
-            self.lines.abort,
-            *(client.close for client in self._clients.values()),
-            partial(self._lending.close, seconds),
-            partial(self.pool.close, seconds),
-            self.alerts.close,
-            *([] if tier is None else [tier.close]),
-            *([] if control is None else [control.close]),
+    def _parts(self) -> list[Close]:
+        """What is to be closed, in this order."""
+        clients = (client.close for client in self._clients.values())
+        others = (self.alerts, self._tier, self._control)
+        return [
+            self.lines.close,
+            in_any_case(self.lines.abort),
+            *map(in_any_case, clients),
+            self._lending.close,
+            self.pool.close,
+            *(in_any_case(other.close) for other in others if other is not None),
         ]
-        for close in closings:
-            try:
-                await close()
-            except Exception:
-                logger.exception("closing the middleware: a part of it failed")
-        self.metrics.stop()
-        self._ended.set()
+
+    def disown(self) -> None:
+        """The process is a child: everything is its parent's."""
+        self._is_inherited = True
+        self.lines.disown()
+        self._lending.disown()
 
     async def __aenter__(self) -> Self:
         self._start()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from penstock.errors.urls import shown_url
+from penstock.manager.switch import Mode, Stage
 from penstock.metrics import catalogue as m
 from penstock.metrics.catalogue import Metric
 from penstock.metrics.collector import MetricsCollector
-from penstock.transport.base import parse_uri, without_credentials
 
 if TYPE_CHECKING:
     from penstock.middleware.middleware import PerformanceMiddleware
@@ -68,10 +71,7 @@ def report(pipe: PerformanceMiddleware) -> dict[str, Any]:
             "misses": stats.cache.misses,
             "evictions": stats.cache.evictions,
         },
-        "modes": {
-            without_credentials(parse_uri(url)): {stage.value: mode.value for stage, mode in modes.items()}
-            for url, modes in stats.modes.items()
-        },
+        "modes": _modes(stats.modes),
         "speedups": {stage.value: ratio for stage, ratio in stats.speedups.items()},
         "alerts": [
             {
@@ -87,7 +87,7 @@ def report(pipe: PerformanceMiddleware) -> dict[str, Any]:
         "transitions": [
             {
                 "stage": one.stage.value,
-                "url": without_credentials(parse_uri(one.url)),
+                "url": shown_url(one.url),
                 "to": one.to.value,
                 "reason": one.reason,
                 "seconds_ago": now - one.at,
@@ -97,6 +97,18 @@ def report(pipe: PerformanceMiddleware) -> dict[str, Any]:
         "memory_bytes": stats.memory_bytes,
         "memory_budget": pipe.config.limits.memory_bytes,
     }
+
+
+def _modes(modes: Mapping[str, Mapping[Stage, Mode]]) -> dict[str, dict[str, str]]:
+    """By URL, without its secrets; those that differ in nothing else are numbered."""
+    shown: dict[str, dict[str, str]] = {}
+    alike: Counter[str] = Counter()
+    for url, of_url in modes.items():
+        name = shown_url(url)
+        alike[name] += 1
+        number = f" ({alike[name]})" if alike[name] > 1 else ""
+        shown[name + number] = {stage.value: mode.value for stage, mode in of_url.items()}
+    return shown
 
 
 def _rate(metrics: MetricsCollector, metric: Metric, direction: str) -> float:

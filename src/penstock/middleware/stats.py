@@ -41,7 +41,8 @@ class SendingStats:
     wait: HistogramSnapshot
     """Seconds that the first message of each batch waited."""
     undelivered: int
-    """Messages of which it is not known whether they arrived, of connections that could not be resumed."""
+    """Messages of which it is not known whether they arrived, of connections that could not be resumed, or that the
+    server closed before it told."""
     breaks: int
     """Connections that ended otherwise than in order."""
     unread: int

@@ -11,7 +11,9 @@ class _NotLent:
     """In place of the connection before it was lent."""
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise RuntimeError("no connection yet: write `await pool.get_connection(url)`, or `async with`")
+        raise RuntimeError(
+            "no connection yet: write `conn = await ...` where you ask for it, or `async with ... as conn`"
+        )
 
 
 class _Returned:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from penstock.connection.connection import Connection
 from penstock.errors import ConnectionFailed
+from penstock.metrics.traffic import tally
 from penstock.pool.config import ConnectionPoolConfig
 from penstock.pool.endpoints import Endpoint
 from penstock.pool.hooks import Hook, call_hook
@@ -213,7 +214,7 @@ class Actions:
     # Closing
 
     def _close(self, member: Member[Connection], reason: str) -> None:
-        self._counts.closed[reason] = self._counts.closed.get(reason, 0) + 1
+        tally(self._counts.closed, reason)
         if member.connection.is_detached:
             member.connection.abort()  # else it would wait for a socket first
         task = self.spawn(member.connection.close(CloseCode.NORMAL_CLOSURE))

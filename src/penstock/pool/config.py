@@ -85,7 +85,7 @@ class ConnectionPoolConfig:
             if value is None and name == "lease_warning":
                 continue
             if not isinstance(value, int | float) or not 0 < value <= inf:
-                raise ValueError(f"{name}={value!r}: must be more than 0 {unit}")
+                raise ValueError(f"{name}={value!r}: must be a number of {unit}, more than 0")
         self._check_relations()
 
     def check_most(self, max_connections: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from penstock.errors.connections import bare
+from penstock.errors.urls import shown_url
 from penstock.pool.breaker import Breaker
 
 
@@ -21,7 +21,7 @@ class Endpoint:
         if not weight > 0:
             raise ValueError(f"weight={weight!r}: must be more than 0")
         self.url, self.weight, self.breaker = url, weight, breaker
-        self.shown = bare(url)
+        self.shown = shown_url(url)
         """The URL as it may be logged."""
         self.open = 0
         """Connections that are open, or being opened or closed."""

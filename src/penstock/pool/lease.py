@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self, cast
 from penstock.connection.connection import Connection
 from penstock.connection.messages import DataLike, Fragments, is_whole
 from penstock.errors import LeaseReturned, WrongLoop
+from penstock.errors.urls import shown_url
 from penstock.pool.absent import NOT_LENT, REPLACING, RETURNED
 from penstock.pool.lender import Lender, ShareLender
 from penstock.pool.slots import Key, Member
@@ -73,11 +74,9 @@ class PooledConnection:
         self._swift_send: Any
 
     def __repr__(self) -> str:
-        state = "asked for"
-        if self._connection is not NOT_LENT:
-            gone = {RETURNED: "returned", REPLACING: "being replaced"}
-            state = gone.get(self._connection) or self._connection.state.name
-        return f"<PooledConnection {state} {self.url}>"
+        gone = {NOT_LENT: "asked for", RETURNED: "returned", REPLACING: "being replaced"}
+        state = gone.get(self._connection) or self._connection.state.name
+        return f"<PooledConnection {state} {shown_url(self.url)}>"
 
     # Borrowing
 
@@ -243,6 +242,11 @@ class PooledConnection:
         """See `penstock.Connection.send_many`."""
         self._untried = False
         return self._connection.send_many(messages)
+
+    def offer(self, texts: Sequence[str]) -> int:
+        """See `penstock.Connection.offer`."""
+        self._untried = False
+        return self._connection.offer(texts)
 
     def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, Data]:
         """See `penstock.Connection.recv`."""

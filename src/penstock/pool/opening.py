@@ -40,6 +40,7 @@ class Opener:
         connect: as `ConnectionPool` has it.
         weights: endpoints of a URL that has several, with their weights.
         random: uniform in [0, 1).
+        before_connect: see `ConnectionPool`.
     """
 
     def __init__(
@@ -48,10 +49,12 @@ class Opener:
         connect: Connect,
         weights: Mapping[str, Sequence[tuple[str, float]]],
         random: Callable[[], float],
+        before_connect: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self.seconds = Histogram()
         """That opening took, where it succeeded."""
         self._config, self._connect, self._weights, self._random = config, connect, weights, random
+        self._before_connect = before_connect
         self._breakers: dict[tuple[Key, str], Breaker] = {}
         """Of all endpoints that are used or in trouble: what one identity is refused does not stop another."""
         self._endpoints: dict[Key, list[Endpoint]] = {}
@@ -131,6 +134,8 @@ class Opener:
             raise _refused(endpoint, now())
         denials = breaker.denials
         await asyncio.sleep(breaker.delay(now()))
+        if self._before_connect is not None:
+            await self._before_connect()
         host = self._host(endpoint.url)
         async with host.gate:
             if breaker.denials != denials or breaker.refuses(now()):  # others have failed meanwhile

@@ -53,6 +53,7 @@ class ConnectionPool:
             connection is closed.
         endpoints: servers that share the load of a URL, each with its weight: new connections go to the one with fewest
             for its weight, and not to one that fails.
+        before_connect: awaited before each attempt to open a connection; the time it takes counts for no time-out.
         random: uniform in [0, 1); spreads lifetimes and attempts.
     """
 
@@ -64,10 +65,11 @@ class ConnectionPool:
         on_connect: Hook | None = None,
         on_release: Hook | None = None,
         endpoints: Mapping[str, Mapping[str, float] | Sequence[str]] | None = None,
+        before_connect: Callable[[], Awaitable[object]] | None = None,
         random: Callable[[], float] = chance.random,
     ) -> None:
         self.config = config = ConnectionPoolConfig() if config is None else config
-        self._opener = Opener(config, connect, weights_of(endpoints or {}), random)
+        self._opener = Opener(config, connect, weights_of(endpoints or {}), random, before_connect)
         self._on_connect, self._on_release, self._random = on_connect, on_release, random
         self._state: PoolState[Connection] = PoolState(
             max_connections=config.max_connections,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ssl import SSLContext
 from typing import Any
 
+from penstock.errors.urls import shown_url
 from penstock.pool.slots import Key
 from penstock.transport.base import Headers, HeadersLike, InvalidURI, Subprotocol, parse_uri
 
@@ -66,22 +67,24 @@ def weights_of(endpoints: Mapping[str, Mapping[str, float] | Sequence[str]]) -> 
         pairs = several.items() if isinstance(several, Mapping) else [(one, 1.0) for one in several]
         weights[url] = [(one, float(weight)) for one, weight in pairs]
         if not weights[url]:
-            raise ValueError(f"endpoints[{url!r}]={several!r}: must name at least one")
+            raise ValueError(f"endpoints[{shown_url(url)!r}]={several!r}: must name at least one")
         for one, weight in weights[url]:
             check_url(one)
             if not weight > 0:
-                raise ValueError(f"endpoints[{url!r}][{one!r}]={weight!r}: must be more than 0")
+                raise ValueError(f"endpoints[{shown_url(url)!r}][{shown_url(one)!r}]={weight!r}: must be more than 0")
     return weights
 
 
 def check_url(url: str) -> None:
     """Raise ValueError unless ``url`` is ``ws://`` or ``wss://``, and can be connected to."""
     if not isinstance(url, str) or not url.startswith(("ws://", "wss://")):
-        raise ValueError(f"url={url!r}: must begin with ws:// or wss://")
+        shown = shown_url(url) if isinstance(url, str) else url
+        raise ValueError(f"url={shown!r}: must begin with ws:// or wss://")
     try:
         parse_uri(url)
-    except (InvalidURI, ValueError) as exc:
-        raise ValueError(f"url={url!r}: must be a WebSocket URL ({exc})") from exc
+    except (InvalidURI, ValueError) as exc:  # which quote what may be secret
+        why = exc.msg if isinstance(exc, InvalidURI) else "its host or its port is wrong"
+        raise ValueError(f"url={shown_url(url)!r}: must be a WebSocket URL ({why})") from None
 
 
 def check_weight(weight: int, capacity: int) -> None:

@@ -20,8 +20,10 @@ from msgspec import Struct
 MAX_ITEMS, MAX_BYTES = 100, 256 * 1024
 """Of an array. Servers refuse more: 100 is the least of the defaults that are in use."""
 SETTLING, SAMPLES, ROUNDS = 64, 64, 3
-PROBE = 1 / 5000
-"""The chance that a call starts a new measurement."""
+PROBE, CLEAR_PROBE = 1 / 5000, 1 / 40_000
+"""The chance that a call starts a new measurement, and where one way is clearly faster: it costs most there."""
+CLEAR = 2 / 3
+"""What the faster way takes of the time of the other, at most, to be clearly faster."""
 MARGIN = 0.9
 """What arrays must take of the time of single calls to be taken up."""
 REST = 10_000
@@ -48,6 +50,7 @@ class _Method:
         """Ways to be measured; the first is being measured."""
         self._samples, self._seconds = 0, 0.0
         self.plan = self._plans[False]
+        self.probe_chance = PROBE
 
     @property
     def is_measuring(self) -> bool:
@@ -73,10 +76,14 @@ class _Method:
             return
         self._costs[plan.array].append(self._seconds / SAMPLES)
         self._ahead.popleft()
-        self._begin(self._ahead[0] if self._ahead else self._is_faster_in_arrays())
+        self._begin(self._ahead[0] if self._ahead else self._choose())
 
-    def _is_faster_in_arrays(self) -> bool:
-        return median(self._costs[True]) < median(self._costs[False]) * MARGIN
+    def _choose(self) -> bool:
+        """Whether arrays are to be used from now on."""
+        array, single = median(self._costs[True]), median(self._costs[False])
+        is_clear = min(array, single) <= max(array, single) * CLEAR
+        self.probe_chance = CLEAR_PROBE if is_clear else PROBE
+        return array < single * MARGIN
 
 
 class Batching:
@@ -119,14 +126,14 @@ class Batching:
         return not self._rest
 
     def plan(self, method: str, chance: float) -> Plan:
-        """How a call goes that is due together with others.
+        """How calls go that are due together with others.
 
         Args:
             method: one that is allowed.
-            chance: at random, in [0, 1).
+            chance: at random, in [0, 1), divided by the number of calls.
         """
         known = self._methods[method]
-        if chance < PROBE and not known.is_measuring:
+        if chance < known.probe_chance and not known.is_measuring:
             known.probe()
         return known.plan
 

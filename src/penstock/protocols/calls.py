@@ -10,6 +10,7 @@ from msgspec import Raw, Struct
 from penstock.errors import InvalidReply, RpcError
 from penstock.protocols.batching import Plan
 from penstock.protocols.reading import UNREADABLE, check_depth, read_any, reason_of
+from penstock.wire.depth import MAX_DEPTH
 
 
 class Stage(Enum):
@@ -40,8 +41,8 @@ class Call(Struct, eq=False):
     """One call; it belongs to one connection, from when it is added to when it is settled."""
 
     method: str
-    name: str
-    """The method, as JSON."""
+    method_text: str
+    """As JSON."""
     params: str | None
     """As JSON."""
     idempotent: bool = False
@@ -192,7 +193,8 @@ def parse(raw: Raw | bytes) -> Any:
         InvalidReply: Python cannot hold it: a number out of range, or nested too deep.
     """
     try:
-        check_depth(raw)
+        if len(raw) > MAX_DEPTH:
+            check_depth(raw)
         return read_any(raw)
     except UNREADABLE as exc:
         raise InvalidReply(reason_of(exc)) from exc

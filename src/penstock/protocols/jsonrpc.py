@@ -6,12 +6,13 @@ Calls are added, and go out when they are due; what the server sends becomes eve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, cast
 
 from msgspec import Raw
 
 from penstock.protocols import messages
+from penstock.protocols.arrays import choose, divide
 from penstock.protocols.batching import Batching
 from penstock.protocols.calls import (
     Array,
@@ -32,8 +33,15 @@ from penstock.protocols.calls import (
     Unsolicited,
     error_of,
 )
-from penstock.protocols.messages import OVERHEAD, Message, read_messages, text_of_method, text_of_params
-from penstock.protocols.reading import ABSENT, NULL, BadJson, as_text, read_any, without_lone_surrogates
+from penstock.protocols.messages import (
+    Message,
+    Plain,
+    read_messages,
+    read_plain,
+    text_of_method,
+    text_of_params,
+)
+from penstock.protocols.reading import ABSENT, NULL, BadJson, as_text, read_any
 
 _WAITING, _SENT, _FORGOTTEN, _SETTLED = Stage  # looked up a million times
 MAX_FORGOTTEN = 10_000
@@ -99,14 +107,18 @@ class JsonRpc:
         Raises:
             SerializationError: the parameters are no JSON; nothing was added.
         """
-        text = text_of_params(method, params)
-        call = Call(method, text_of_method(method), text, idempotent, owner, added_at=now, alone=alone)
+        call = Call(method, text_of_method(method), text_of_params(method, params), idempotent, owner, 0, now, alone)
         self._waiting[call] = None
         return call
 
+    def take(self, call: Call, *, now: float) -> None:
+        """Take a call that was made before, and never taken."""
+        call.added_at = now
+        self._waiting[call] = None
+
     def add_again(self, call: Call, *, now: float) -> Call:
         """Take anew, alone, a call that was settled without a result, here or on another connection."""
-        again = Call(call.method, call.name, call.params, call.idempotent, call.owner, added_at=now, alone=True)
+        again = Call(call.method, call.method_text, call.params, call.idempotent, call.owner, added_at=now, alone=True)
         self._waiting[again] = None
         return again
 
@@ -117,67 +129,39 @@ class JsonRpc:
             random: a number in [0, 1), for the batching policy.
         """
         calls, self._waiting = self._waiting, {}
-        together: list[Call] = []
         batching = self.batching
-        if batching is not None and len(calls) > 1:
-            together = self._choose(calls, batching, random)
-        if not together:
-            return [self._single(call) for call in calls]
+        if batching is None or len(calls) < 2 or (batching.serial and self._arrays):
+            return self._singles(calls)
+        together = choose(calls, batching, random)
         in_array = set(together)
-        frames = [self._single(call) for call in calls if call not in in_array]
-        assert batching is not None
-        parts = self._parts(together, batching)
-        return frames + [self._array(part) if len(part) > 1 else self._single(part[0]) for part in parts]
+        frames = self._singles([call for call in calls if call not in in_array])
+        for part in divide(together, batching):
+            if len(part) > 1:
+                frames.append(self._array(part))
+            else:
+                part[0].plan = None
+                frames += self._singles(part)
+        return frames
 
-    def _choose(self, calls: dict[Call, None], batching: Batching, random: Callable[[], float]) -> list[Call]:
-        if batching.serial and self._arrays:
-            return []
-        able = [call for call in calls if not call.alone and batching.allows(call.method)]
-        if len(able) < 2:
-            return []
-        for call in able:
-            call.plan = batching.plan(call.method, random())
-        together = [call for call in able if call.plan is not None and call.plan.array]
-        if len(together) == 1:
-            together[0].plan = None  # its time would say nothing about arrays
-            return []
-        return together
-
-    def _parts(self, calls: list[Call], batching: Batching) -> list[list[Call]]:
-        """Calls in the order given, as many to an array as the caps allow; one array if there may be no more."""
-        parts: list[list[Call]] = []
-        room = 0
-        for call in calls:
-            size = OVERHEAD + _bytes_of(call.name) + _bytes_of(call.params or "")
-            if not parts or size > room or len(parts[-1]) == batching.max_items:
-                parts.append([])
-                room = batching.max_bytes
-            parts[-1].append(call)
-            room -= size
-        if batching.serial:
-            return parts[:1] + [[call] for part in parts[1:] for call in part]
-        return parts
-
-    def _single(self, call: Call) -> Frame:
-        if call.plan is not None and call.plan.array:
-            call.plan = None
-        return Frame(self._text(call), (call,))
+    def _singles(self, calls: Collection[Call]) -> list[Frame]:
+        return [Frame(text, (call,)) for call, text in zip(calls, self._texts(calls), strict=True)]
 
     def _array(self, calls: Sequence[Call]) -> Frame:
         array = Array(tuple(calls), len(calls))
         self._arrays[array] = None
-        texts = []
         for call in calls:
             call.array = array
-            texts.append(self._text(call))
-        return Frame(f"[{','.join(texts)}]", array.calls)
+        return Frame(f"[{','.join(self._texts(calls))}]", array.calls)
 
-    def _text(self, call: Call) -> str:
-        self._last_id = call.id = self._last_id + 1
-        self._sent[call.id] = call
-        call.stage = _SENT
-        call.written = True
-        return messages.call(call.name, call.params, call.id)
+    def _texts(self, calls: Iterable[Call]) -> list[str]:
+        sent, number, texts = self._sent, self._last_id, []
+        for call in calls:
+            number += 1
+            sent[number] = call
+            call.id, call.stage, call.written = number, _SENT, True
+            texts.append(messages.call(call.method_text, call.params, number))
+        self._last_id = number
+        return texts
 
     def notify(self, method: str, params: Any = None) -> str:
         """A notification to send now; no reply comes.
@@ -219,15 +203,55 @@ class JsonRpc:
 
     def receive(self, message: str | bytes, *, now: float) -> list[Event]:
         """What a message of the server says; it raises nothing, whatever the message is."""
+        if self._sent and isinstance(message, str) and (found := read_plain(message)):
+            if isinstance(found, list):
+                return self._take_plain(found, message, now)
+            reply = self._reply(found, now)
+            if reply is not None:
+                return [reply]
+        return self._look_through(message, now)
+
+    def _reply(self, message: Plain, now: float) -> Reply | None:
+        """What a reply answers; None if it is none, or a rare one, and to be looked through."""
+        call = self._sent.get(message.id)
+        if (
+            call is None
+            or call.stage is not _SENT
+            or message.result is ABSENT
+            or message.error is not ABSENT
+            or message.method is not ABSENT
+            or self._refusals
+        ):
+            return None
+        del self._sent[message.id]
+        call.stage = _SETTLED
+        if call.array is not None:
+            self._leave_array(call.array)
+        if call.plan is not None:
+            self._measure(call, now)
+        return Reply(call, message.result)
+
+    def _take_plain(self, items: list[Plain], text: str, now: float) -> list[Event]:
+        """What an array says, whose items are mostly replies."""
+        events: list[Event] = []
+        arrays: dict[Array, None] = {}
+        messages: list[Message] = []
+        for position, item in enumerate(items):
+            reply = self._reply(item, now)
+            if reply is not None:
+                events.append(reply)
+                touched = reply.call.array
+            else:
+                messages = messages or cast("list[Message]", read_messages(text))
+                touched = self._take(messages[position], events, now)
+            if touched is not None:
+                arrays[touched] = None
+        self._note_missing(arrays, events)
+        return events
+
+    def _look_through(self, message: str | bytes, now: float) -> list[Event]:
         try:
-            text = as_text(message)
-            try:
-                found = read_messages(text)
-            except BadJson:
-                repaired = without_lone_surrogates(text)
-                if repaired is None:
-                    raise
-                found = read_messages(repaired)
+            found = read_messages(as_text(message))
         except BadJson as exc:
             self._malformed += 1
             return [Malformed(str(exc))]
@@ -248,6 +272,9 @@ class JsonRpc:
             array = self._take(item, events, now)
             if array is not None:
                 touched[array] = None
+        self._note_missing(touched, events)
+
+    def _note_missing(self, touched: dict[Array, None], events: list[Event]) -> None:
         for array in touched:
             missing = tuple(call for call in array.calls if call.stage is _SENT)
             if missing:
@@ -277,10 +304,7 @@ class JsonRpc:
             events.append(Late(call, message.result if error is None else None))
             return
         self._measure(call, now)
-        if error is None:
-            events.append(Reply(call, message.result))
-        else:
-            events.append(Failed(call, error_of(error), error))
+        events.append(Reply(call, message.result) if error is None else Failed(call, error_of(error), error))
 
     @staticmethod
     def _told(message: Message) -> Event:
@@ -337,10 +361,14 @@ class JsonRpc:
             self._forgotten.pop(call.id, None)
         call.stage = _SETTLED
         if call.array is not None:
-            call.array.unanswered -= 1
-            if not call.array.unanswered:
-                del self._arrays[call.array]
-                call.array.calls = ()  # which have the array: a circle, too
+            self._leave_array(call.array)
+
+    def _leave_array(self, array: Array) -> None:
+        """One of its calls is settled."""
+        array.unanswered -= 1
+        if not array.unanswered:
+            del self._arrays[array]
+            array.calls = ()  # which have the array: a circle, too
 
     def _measure(self, call: Call, now: float) -> None:
         if call.plan is not None and self.batching is not None:
@@ -370,7 +398,3 @@ class JsonRpc:
             missing=self._missing,
             refused=self._refused,
         )
-
-
-def _bytes_of(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())

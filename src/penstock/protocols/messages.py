@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from msgspec import MsgspecError, Raw, Struct
-from msgspec.json import Decoder, encode
+from msgspec.json import Decoder, Encoder
 
 from penstock.errors import RpcError, SerializationError
-from penstock.protocols.reading import ABSENT, NULL, BadJson, is_array, read, read_any, read_items, read_members
+from penstock.protocols.reading import (
+    ABSENT,
+    NULL,
+    UNREADABLE,
+    BadJson,
+    check_depth,
+    is_array,
+    read,
+    read_any,
+    read_items,
+    read_members,
+    without_lone_surrogates,
+)
+from penstock.wire.depth import MAX_DEPTH
+
+encode = Encoder().encode
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
 OVERHEAD = 64
@@ -61,16 +77,48 @@ class Message(Struct, gc=False):
         return _NO_ANSWER if self.result is ABSENT else None
 
 
+class Plain(Struct, gc=False):
+    """A message whose id is an integer, as nearly all are that answer a call; 0 if it has none."""
+
+    id: int = 0
+    method: Raw = ABSENT
+    result: Raw = ABSENT
+    error: Raw = ABSENT
+
+
+_read_plain: Callable[[str], Plain | list[Plain]] = Decoder(Plain | list[Plain]).decode
 _read_one: Callable[[Raw | str], Message] = Decoder(Message).decode
 _read_many: Callable[[str], list[Message]] = Decoder(list[Message]).decode
+
+
+def read_plain(text: str) -> Plain | list[Plain] | None:
+    """What `read_messages` finds, where all of it is plain; else None."""
+    try:
+        if len(text) > MAX_DEPTH:
+            check_depth(text)
+        return _read_plain(text)
+    except UNREADABLE:
+        return None
 
 
 def read_messages(text: str) -> Message | list[Message | BadJson]:
     """The message in a text, or the messages and what is none in an array.
 
+    Escapes of half a surrogate pair, as JavaScript writes them, become U+FFFD.
+
     Raises:
         BadJson: it is no JSON, neither an object nor an array, or an empty one.
     """
+    try:
+        return _read(text)
+    except BadJson:
+        repaired = without_lone_surrogates(text)
+        if repaired is None:
+            raise
+        return _read(repaired)
+
+
+def _read(text: str) -> Message | list[Message | BadJson]:
     if not is_array(text):
         return read(_read_one, text)
     try:
@@ -117,9 +165,14 @@ def text_of_method(method: str) -> str:
         SerializationError: it is none.
     """
     try:
-        return encode(method + "").decode()
+        return _name(method)
     except (TypeError, UnicodeError) as exc:
         raise SerializationError(f"{method!r} is no method", "pass a str without lone surrogates") from exc
+
+
+@lru_cache(maxsize=256)
+def _name(method: str) -> str:
+    return encode(method + "").decode()
 
 
 def call(method: str, params: str | None, number: int) -> str:

@@ -56,7 +56,7 @@ class CachePolicy:
 
     def may_keep(self, event: Event) -> bool:
         """Whether an answer may be kept at all: an error never, and null only if it was asked for."""
-        return isinstance(event, Reply) and (self._nulls or bytes(memoryview(event.raw)[:5]) != NULL)
+        return isinstance(event, Reply) and (self._nulls or len(event.raw) != len(NULL) or bytes(event.raw) != NULL)
 
 
 def _check(method: str, seconds: object) -> float:

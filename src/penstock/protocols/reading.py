@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from msgspec import DecodeError, Raw
 from msgspec.json import Decoder
 
+from penstock.wire.depth import MAX_DEPTH, TRUSTED_LIMIT
+
 T = TypeVar("T")
 
 ABSENT = Raw(b"")
@@ -26,16 +28,12 @@ read_members: Callable[[Raw | str | bytes], dict[str, Raw]] = Decoder(dict[str, 
 read_items: Callable[[Raw | str | bytes], list[Raw]] = Decoder(list[Raw]).decode
 
 
-MAX_DEPTH = 500
-"""Arrays and objects within each other that are read where the interpreter would not stop before its stack ends."""
-_TRUSTED_LIMIT = 10_000
-"""A recursion limit at which it does; libraries there are, such as some for Ethereum, that raise it to 100,000."""
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def check_depth(text: Raw | str | bytes) -> None:
     """Raise RecursionError for JSON whose depth would end the process."""
-    if getrecursionlimit() > _TRUSTED_LIMIT and is_deep(text.encode() if isinstance(text, str) else bytes(text)):
+    if getrecursionlimit() > TRUSTED_LIMIT and is_deep(text.encode() if isinstance(text, str) else bytes(text)):
         raise RecursionError("nested too deep")
 
 

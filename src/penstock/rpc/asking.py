@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Generic, Protocol, TypeVar
+from time import monotonic
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
 from penstock.errors import CallTimeout, GraphQLError, RpcClosed, RpcError, TooManyCalls
-from penstock.rpc.deadlines import Deadlines
+from penstock.rpc.deadlines import Deadlines, no_time
 from penstock.rpc.keeping import Answer
 from penstock.rpc.link import Link, S
 from penstock.rpc.links import Links
@@ -36,14 +37,37 @@ LATE: Final = object()
 """What a call is settled with that was not answered in time."""
 
 
+class Waiting:  # no ABC: looking whether something is one takes longer than telling it
+    """Who is told what becomes of a call, where that is not a future."""
+
+    __slots__ = ()
+
+    def done(self) -> bool:
+        """It was told."""
+        raise NotImplementedError
+
+    def set_result(self, outcome: Answer | Gone) -> None:
+        """The call has its answer, or is gone."""
+        raise NotImplementedError
+
+    def set_exception(self, error: Exception) -> None:
+        """The call has failed."""
+        raise NotImplementedError
+
+
+Owner: TypeAlias = asyncio.Future[Any] | Waiting
+"""Whose call it is."""
+OWNERS: Final = (asyncio.Future, Waiting)
+
+
 class Request(Protocol[S]):
     """A call on its way."""
 
     @property
     def name(self) -> str: ...
 
-    def send(self, link: Link[S], owner: asyncio.Future[Any]) -> Any:
-        """Have it go out on a link; the future gets an `Answer` or `Gone`. What is returned can be forgotten."""
+    def send(self, link: Link[S], owner: Owner) -> Any:
+        """Have it go out on a link; the owner gets an `Answer` or `Gone`. What is returned can be forgotten."""
 
     def may_keep(self, answer: Any) -> bool:
         """Whether a cache may keep its answer."""
@@ -77,28 +101,23 @@ class Asking(Generic[S]):
             gone: what became of it before, if it was sent already.
             began: when it was sent for the first time, if it was.
         """
-        counts, links, deadlines = self.counts, self.links, self.deadlines
         if gone is None:
             self._admit()
         self.pending += 1
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        began = now if began is None else began
+        began = monotonic() if began is None else began
         left, sends = timeout, 0
         try:
             while True:
                 if gone is not None:
                     sends += gone.written
                     self._check_again(gone, sends)
-                    now = loop.time()
-                    left = None if timeout is None else timeout - (now - began)
-                link = links.ready()
+                    left = None if timeout is None else timeout - (monotonic() - began)
+                link = self.links.ready()
                 if link is None:
-                    link = await self.limited(request.name, timeout, links.pick(), left)
-                    now = loop.time()
-                    left = None if timeout is None else timeout - (now - began)
-                settled: asyncio.Future[Any] = loop.create_future()
-                deadlines.add(settled, left, now)
+                    link = await self.limited(request.name, timeout, self.links.pick(), left)
+                    left = None if timeout is None else timeout - (monotonic() - began)
+                settled: asyncio.Future[Any] = link.loop.create_future()
+                self.deadlines.add(settled, left, link.loop)
                 link.users += 1
                 link.uses += 1
                 try:
@@ -108,18 +127,18 @@ class Asking(Generic[S]):
                     self.forget(link, call)
                     raise
                 finally:
-                    deadlines.remove(settled, left)
+                    self.deadlines.remove(settled, left)
                     self.leave(link)
                 if outcome is LATE:
                     self.forget(link, call)
                     raise self.late(request.name, timeout)
                 if not isinstance(outcome, Gone):
-                    counts.took(loop.time() - began)
+                    self.counts.took(monotonic() - began)
                     return outcome  # type: ignore[no-any-return]
                 gone = outcome
         except (RpcError, GraphQLError):
-            counts.errors += 1
-            counts.took(loop.time() - began)
+            self.counts.errors += 1
+            self.counts.took(monotonic() - began)
             raise
         finally:
             self.pending -= 1
@@ -141,7 +160,12 @@ class Asking(Generic[S]):
     ) -> R:
         """Do it in time, or raise CallTimeout; ``left`` is what is left of the time, if it is not all of it."""
         try:
-            async with asyncio.timeout(timeout if left is None else left) as deadline:
+            limit = asyncio.timeout(timeout if left is None else left)
+        except TypeError:
+            work.close()
+            raise no_time(timeout) from None
+        try:
+            async with limit as deadline:
                 return await work
         except TimeoutError as exc:
             if timeout is None or not deadline.expired():

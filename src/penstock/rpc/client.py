@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -15,7 +14,7 @@ from penstock.errors import (
     RpcClosed,
 )
 from penstock.protocols.calls import Frame
-from penstock.rpc.asking import Asking, Gone, Request
+from penstock.rpc.asking import OWNERS, Asking, Gone, Request
 from penstock.rpc.feeding import Feeds
 from penstock.rpc.identity import identity_of
 from penstock.rpc.keeping import Answer, AnswerCache, Keeping
@@ -96,6 +95,10 @@ class Client(ABC, Generic[S]):
         self._counts.calls += 1
 
     def _check_ttl(self, ttl: float | None) -> None:
+        if ttl is None:
+            return
+        if not isinstance(ttl, int | float) or not ttl >= 0:
+            raise ValueError(f"ttl={ttl!r}: must be a number of seconds; 0 asks the server")
         if ttl and self._leading is None:
             raise ValueError(
                 f"ttl={ttl!r}: there is no cache to keep it in; pass cache=MessageCache(...) to the client"
@@ -146,7 +149,7 @@ class Client(ABC, Generic[S]):
 
     def unsent(self, link: Link[S], call: Any, exc: Exception) -> None:
         """A call could not be sent, and is over."""
-        if not isinstance(call.owner, asyncio.Future):
+        if not isinstance(call.owner, OWNERS):
             self._feeds.unsent(link, call, exc)
         elif not call.owner.done():
             call.owner.set_exception(exc)
@@ -158,11 +161,11 @@ class Client(ABC, Generic[S]):
         self._feeds.lost(link, lost_with("a subscription", True, exc))
 
     def _settle(self, owner: object, outcome: Answer | Gone) -> None:
-        if isinstance(owner, asyncio.Future) and not owner.done():
+        if isinstance(owner, OWNERS) and not owner.done():
             owner.set_result(outcome)
 
     def _fail(self, owner: object, error: Exception) -> None:
-        if isinstance(owner, asyncio.Future) and not owner.done():
+        if isinstance(owner, OWNERS) and not owner.done():
             owner.set_exception(error)
 
     def _tell(self, callback: Callable[..., object] | None, *args: Any) -> None:

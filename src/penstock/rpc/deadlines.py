@@ -20,25 +20,29 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = 0.0
 
-    def add(self, future: asyncio.Future[Any], timeout: float | None, now: float) -> None:
+    def add(self, future: asyncio.Future[Any], timeout: float | None, loop: asyncio.AbstractEventLoop) -> None:
         """Mind a future until it is removed.
 
         Args:
             timeout: seconds until it is told: at once where there are none; None for never.
-            now: the present on its loop's clock.
+            loop: the future's, which is running.
         """
         if timeout is None:
             return
-        if timeout <= 0:
+        try:
+            has_none = timeout <= 0
+        except TypeError:
+            raise no_time(timeout) from None
+        if has_none:
             future.set_result(self._late)
             return
-        deadline = now + timeout
+        deadline = loop.time() + timeout
         queue = self._queues.get(timeout)
         if queue is None:
             queue = self._queues[timeout] = {}
         queue[future] = deadline
         if self._timer is None or self._rings_at > deadline:
-            self._set(deadline, future.get_loop())
+            self._set(deadline, loop)
 
     def remove(self, future: asyncio.Future[Any], timeout: float | None) -> None:
         """A future that was added is not waited for any more."""
@@ -75,3 +79,8 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def no_time(timeout: object) -> TypeError:
+    """What to raise for a time-out that is none."""
+    return TypeError(f"timeout={timeout!r}: must be a number of seconds, or None")

@@ -184,7 +184,7 @@ class IdJsonRpc(Client[IdJson]):
             CallTimeout, CallLost, TooManyCalls, SerializationError, InvalidReply, RpcClosed, ConnectionFailed,
                 PoolExhausted: as `Rpc.call`.
             ConnectionDenied: the server has refused the login.
-            ValueError: a ``ttl``, and no cache to keep it in.
+            ValueError: ``ttl`` is no number of seconds, or there is no cache to keep it in.
         """
         self._check_ttl(ttl)
         given = IdJson(self._dialect).add(message)

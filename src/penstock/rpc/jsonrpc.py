@@ -6,11 +6,12 @@ import asyncio
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from msgspec import Raw
 
-from penstock.errors import CallLost, InvalidReply, PerformanceError
+from penstock.errors import CallLost, InvalidReply, PerformanceError, RpcClosed
 from penstock.protocols import keys
 from penstock.protocols.batching import Batching
 from penstock.protocols.calls import (
@@ -29,10 +30,10 @@ from penstock.protocols.calls import (
 )
 from penstock.protocols.feeds import Feed, Id
 from penstock.protocols.jsonrpc import JsonRpc
-from penstock.protocols.messages import result_of_event, subscription_of, text_of_params
+from penstock.protocols.messages import result_of_event, subscription_of, text_of_method, text_of_params
 from penstock.protocols.policy import CachePolicy
 from penstock.rpc.answering import Answers, Handler
-from penstock.rpc.asking import Gone
+from penstock.rpc.asking import OWNERS, Gone, Owner
 from penstock.rpc.client import GREETING, MAX_CALLS, Client, lost_with, shut_out
 from penstock.rpc.consumer import MAX_EVENT_BYTES, MAX_EVENTS, Subscription
 from penstock.rpc.feeding import TIMEOUT, Ask, Feeds, Unask
@@ -41,45 +42,50 @@ from penstock.rpc.link import Link, logger
 from penstock.rpc.sources import Lends, Source
 from penstock.transport.base import ConnectionClosed, Data
 
+NEVER = CachePolicy({})
+"""Keeps nothing by itself."""
 
-class _Request:
-    """A call on its way."""
 
-    __slots__ = ("_call", "_idempotent", "_params", "_policy", "name")
+class _Request(Call):
+    """A call on its way: the first that is sent, and what others are made after if it has to be sent again."""
 
-    def __init__(self, name: str, params: Any, policy: CachePolicy, *, idempotent: bool) -> None:
-        self.name, self._params, self._policy, self._idempotent = name, params, policy, idempotent
-        self._call: Call | None = None
+    policy: CachePolicy = NEVER
+    was_sent: bool = False
 
-    def send(self, link: Link[JsonRpc], owner: asyncio.Future[Any]) -> Call:
-        if self._call is None:
-            call = link.rpc.add(self.name, self._params, now=link.now, idempotent=self._idempotent, owner=owner)
+    @property
+    def name(self) -> str:
+        return self.method
+
+    def send(self, link: Link[JsonRpc], owner: Owner) -> Call:
+        call: Call = self
+        if self.was_sent:
+            call = link.rpc.add_again(self, now=monotonic())
         else:
-            call = link.rpc.add_again(self._call, now=link.now)
-            call.owner = owner
-        self._call = call
+            self.was_sent = True
+            link.rpc.take(self, now=monotonic())
+        call.owner = owner
         link.wake()
         return call
 
     def may_keep(self, answer: Any) -> bool:
-        return self._policy.may_keep(answer)
+        return self.policy.may_keep(answer)
 
 
 class _Feeds(Feeds):
     """Subscriptions that a call begins, whose result is their id, and another call ends."""
 
     def _call(self, link: Link[JsonRpc], feed: Feed, ask: Ask) -> Call:
-        call = link.rpc.add(feed.method, feed.params, now=link.now, alone=True, owner=ask)
+        call = link.rpc.add(feed.method, feed.params, now=monotonic(), alone=True, owner=ask)
         link.wake()
         return call
 
     def _uncall(self, link: Link[JsonRpc], method: Any, id: Id) -> Call:  # noqa: A002 - the protocol's word
-        call = link.rpc.add(method, [id], now=link.now, alone=True, owner=Unask(id))
+        call = link.rpc.add(method, [id], now=monotonic(), alone=True, owner=Unask(id))
         link.wake()
         return call
 
     def _forget(self, link: Link[JsonRpc], call: Call) -> None:
-        link.rpc.forget(call, now=link.now)
+        link.rpc.forget(call, now=monotonic())
 
     def answered(self, link: Link[JsonRpc], call: Call, event: Reply | Failed | Late) -> None:
         """A subscribe or unsubscribe call is answered."""
@@ -108,7 +114,7 @@ class Rpc(Client[JsonRpc]):
 
     Many may call at the same time: calls of one iteration of the event loop go out together. Of a pool it takes whole
     connections, returns them when nothing is pending and nothing subscribed for a tenth of a second, and asks for
-    another when more than 32 calls wait on each. When the pool retires one, subscriptions move to another, with a
+    another when 64 calls wait on each. When the pool retires one, subscriptions move to another, with a
     `Gap`. Close it with `close` or ``async with``.
 
     Args:
@@ -171,7 +177,7 @@ class Rpc(Client[JsonRpc]):
         self._on_notification = on_notification
         self._idempotent = frozenset(idempotent)
         self._batching = batching
-        self._policy = CachePolicy({}) if policy is None else policy
+        self._policy = NEVER if policy is None else policy
 
     # Calls
 
@@ -205,24 +211,25 @@ class Rpc(Client[JsonRpc]):
             InvalidReply: an answer that Python cannot hold.
             RpcClosed: the client is closed.
             ConnectionFailed, PoolExhausted: there is no connection; likewise what `penstock.connect` raises.
-            ValueError: a ``ttl``, and no cache to keep it in.
+            ValueError: ``ttl`` is no number of seconds, or there is no cache to keep it in.
         """
-        self._admit()
         leading, key = self._leading, None
         if ttl is None:
             ttl = 0.0 if leading is None else self._policy.ttl(method, params)
-        else:
+        elif ttl:
             self._check_ttl(ttl)
+        if self._links.is_closed:
+            raise RpcClosed
+        self._counts.calls += 1
         if ttl and leading is not None and (key := keys.key(method, params, self._who)) is not None:
             found = leading.find(key)
             if found is not None:
                 self._counts.cached += 1
                 return parse(found)
         again = method in self._idempotent if idempotent is None else idempotent
-        request = _Request(method, params, self._policy, idempotent=again)
+        request = _Request(method, text_of_method(method), text_of_params(method, params), again, policy=self._policy)
         if key is None:
-            reply = await self._ask(request, timeout)
-            return parse(reply.raw)
+            return parse((await self._ask(request, timeout)).raw)
         return parse(await self._load(key, request, ttl, timeout))
 
     async def batch(
@@ -322,12 +329,16 @@ class Rpc(Client[JsonRpc]):
         return frames
 
     def take(self, link: Link[JsonRpc], message: Data) -> None:
-        for event in link.rpc.receive(message, now=link.now):
-            if not isinstance(event, Reply) or not isinstance(owner := event.call.owner, asyncio.Future):
-                self._received(link, event)
-            elif not owner.done():
-                owner.set_result(event)
-                event.call.owner = None  # it has the event now: a circle, which only the garbage collector would undo
+        for event in link.rpc.receive(message, now=monotonic()):
+            if isinstance(event, Reply):
+                call = event.call
+                owner = call.owner
+                if isinstance(owner, OWNERS):
+                    if not owner.done():
+                        owner.set_result(event)
+                    call.owner = None  # it has the event now: a circle, which only the garbage collector would undo
+                    continue
+            self._received(link, event)
 
     def _received(self, link: Link[JsonRpc], event: Event) -> None:
         match event:
@@ -349,7 +360,7 @@ class Rpc(Client[JsonRpc]):
     def _answered(self, link: Link[JsonRpc], event: Reply | Failed | Late) -> None:
         owner = event.call.owner
         self._counts.late += isinstance(event, Late)
-        if not isinstance(owner, asyncio.Future):
+        if not isinstance(owner, OWNERS):
             self._feeds.answered(link, event.call, event)
         elif isinstance(event, Reply):
             self._settle(owner, event)
@@ -369,12 +380,12 @@ class Rpc(Client[JsonRpc]):
             self._tell(self._on_notification, event.method, params)
 
     def _forget(self, link: Link[JsonRpc], call: Call) -> None:
-        link.rpc.forget(call, now=link.now)
+        link.rpc.forget(call, now=monotonic())
 
     def _lost(self, link: Link[JsonRpc], exc: ConnectionClosed | None) -> Exception:
         for lost in link.rpc.lost():
             owner = lost.call.owner
-            if isinstance(owner, asyncio.Future):
+            if isinstance(owner, OWNERS):
                 error = lost_with(lost.call.method, lost.written, exc)
                 self._settle(owner, Gone(lost.written, lost.may_send_again, error))
             elif isinstance(owner, Ask):

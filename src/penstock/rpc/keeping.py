@@ -9,7 +9,6 @@ from typing import Any, Protocol, runtime_checkable
 from msgspec import Raw
 
 from penstock.cache.flight import Flight
-from penstock.cache.leads import Leads
 from penstock.rpc.stats import Counts
 
 
@@ -23,11 +22,24 @@ class AnswerCache(Protocol):
         """The answer; of one call of a loader if it is not there, however many ask."""
 
 
+class AnswerLeads(Protocol):
+    """Loads that need no task; see `penstock.cache.leads.Leads`."""
+
+    def ask(
+        self, key: str, ttl: float | None, waiter: asyncio.Future[Any], *, may_begin: bool = True
+    ) -> Flight | None: ...
+    def land(self, flight: Flight, value: bytes) -> None: ...
+    def fail(self, flight: Flight, error: BaseException) -> None: ...
+    def leave(self, flight: Flight, waiter: asyncio.Future[Any]) -> None: ...
+
+
 @runtime_checkable
 class LeadingCache(Protocol):
     """One in which loads may be begun that need no task; a `MessageCache` is one too."""
 
-    leads: Leads
+    @property
+    def leads(self) -> AnswerLeads:
+        """Where they are."""
 
 
 class Answer(Protocol):
@@ -50,7 +62,7 @@ class Keeping:
     def __init__(self, cache: AnswerCache, counts: Counts) -> None:
         self._cache, self._counts = cache, counts
         self.find = cache.find
-        self._leads = cache.leads if isinstance(cache, LeadingCache) else None
+        self.leads: AnswerLeads | None = cache.leads if isinstance(cache, LeadingCache) else None
         self._loading: dict[str, int] = {}
         """Callers by key, while the answer is not there."""
 
@@ -88,28 +100,14 @@ class Keeping:
 
     # Without a task
 
-    def ask(self, key: str, ttl: float, waiter: asyncio.Future[Any], *, may_begin: bool) -> Flight | None:
-        """The load to wait for, which is the caller's to make if it has no task yet; None for `load`. See `Leads`."""
-        return None if self._leads is None else self._leads.ask(key, ttl, waiter, may_begin=may_begin)
-
     def land(self, flight: Flight, answer: Answer, may_keep: Callable[[Answer], bool]) -> None:
         """A load has its answer: keep it if that may be, and tell all who wait."""
-        assert self._leads is not None
+        assert self.leads is not None
         raw = bytes(answer.raw)
         if may_keep(answer):
-            self._leads.land(flight, raw)
+            self.leads.land(flight, raw)
         else:
-            self._leads.fail(flight, _NotKept(raw))
-
-    def fail(self, flight: Flight, error: BaseException) -> None:
-        """A load gets no answer."""
-        assert self._leads is not None
-        self._leads.fail(flight, error)
-
-    def leave(self, flight: Flight, waiter: asyncio.Future[Any]) -> None:
-        """One who waits for a load does no more; the last one cancels it."""
-        assert self._leads is not None
-        self._leads.leave(flight, waiter)
+            self.leads.fail(flight, _NotKept(raw))
 
     def answer(self, flight: Flight, *, is_asked: bool) -> bytes:
         """What has come of a load, for who has made it or waited for another to make it."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from time import monotonic
 from typing import Any, Generic
 
 from penstock.cache.flight import Flight
 from penstock.errors import GraphQLError, RpcError, SerializationError
-from penstock.rpc.asking import LATE, Asking, Gone, Request
+from penstock.rpc.asking import LATE, Asking, Gone, Request, Waiting
 from penstock.rpc.keeping import Answer, Keeping
 from penstock.rpc.link import Link, S
 
@@ -17,8 +18,9 @@ class Leading(Generic[S]):
     """A client's calls whose answers are kept."""
 
     def __init__(self, asking: Asking[S], keeping: Keeping) -> None:
-        self._asking, self._keeping = asking, keeping
+        self.asking, self._keeping = asking, keeping
         self.find = keeping.find
+        self._leads = keeping.leads
         self._again: set[asyncio.Task[Answer]] = set()
         """Calls that are sent again, for whoever waits."""
 
@@ -27,71 +29,110 @@ class Leading(Generic[S]):
 
         Cancelled or late, it leaves the call to the others who wait; the last one has it forgotten.
         """
-        asking, keeping, loop = self._asking, self._keeping, asyncio.get_running_loop()
-        link = None if asking.is_full else asking.links.ready()
-        waiter: asyncio.Future[Any] = loop.create_future()
-        has_time = timeout is None or timeout > 0
-        flight = keeping.ask(key, ttl, waiter, may_begin=link is not None) if has_time else None
-        if flight is None:
-            work = keeping.load(key, ttl, partial(asking.ask, request, None), request.may_keep)
+        asking, leads, flight = self.asking, self._leads, None
+        if leads is not None and (timeout is None or timeout > 0):
+            link = None if asking.is_full else asking.links.ready()
+            loop = asyncio.get_running_loop() if link is None else link.loop  # which costs more to ask for
+            waiter: asyncio.Future[Any] = loop.create_future()
+            flight = leads.ask(key, ttl, waiter, may_begin=link is not None)
+        if leads is None or flight is None:
+            work = self._keeping.load(key, ttl, partial(asking.ask, request, None), request.may_keep)
             return await asking.limited(request.name, timeout, work)
-        began = loop.time()
         is_first = flight.task is None
         if is_first and link is not None:
-            self._send(flight, request, link, loop, began)
-        asking.deadlines.add(waiter, timeout, began)
+            self._send(flight, request, link)
+        asking.deadlines.add(waiter, timeout, loop)
         try:
             is_late = await waiter is LATE
         except asyncio.CancelledError:
-            keeping.leave(flight, waiter)
+            leads.leave(flight, waiter)
             raise
         finally:
             asking.deadlines.remove(waiter, timeout)
         if is_late:
-            keeping.leave(flight, waiter)
+            leads.leave(flight, waiter)
             raise asking.late(request.name, timeout)
-        return keeping.answer(flight, is_asked=is_first)
+        return self._keeping.answer(flight, is_asked=is_first)
 
-    def _send(
-        self, flight: Flight, request: Request[S], link: Link[S], loop: asyncio.AbstractEventLoop, now: float
-    ) -> None:
-        settled: asyncio.Future[Any] = loop.create_future()
+    def _send(self, flight: Flight, request: Request[S], link: Link[S]) -> None:
+        lead = _Lead(self, flight, request, link)
         try:
-            call = request.send(link, settled)
+            lead.call = request.send(link, lead)
         except SerializationError as exc:
-            self._keeping.fail(flight, exc)
+            self.failed(flight, exc)
             raise
-        self._asking.pending += 1
+        self.asking.pending += 1
         link.users += 1
         link.uses += 1
-        flight.task = settled
-        settled.add_done_callback(partial(self._settled, flight, request, link, call, now))
+        flight.task = lead
 
-    def _settled(
-        self, flight: Flight, request: Request[S], link: Link[S], call: Any, began: float, settled: asyncio.Future[Any]
-    ) -> None:
-        asking = self._asking
-        asking.pending -= 1
-        asking.leave(link)
-        if settled.cancelled():
-            asking.forget(link, call)
-        elif (error := settled.exception()) is not None:
-            if isinstance(error, RpcError | GraphQLError):
-                asking.counts.errors += 1
-                asking.counts.took(settled.get_loop().time() - began)
-        elif isinstance(gone := settled.result(), Gone):
-            flight.task = again = settled.get_loop().create_task(asking.ask(request, None, gone, began))
-            self._again.add(again)
-            again.add_done_callback(self._again.discard)
-            again.add_done_callback(partial(self._landed, flight, request))
-            return
-        else:
-            asking.counts.took(settled.get_loop().time() - began)
-        self._landed(flight, request, settled)
+    def answered(self, flight: Flight, request: Request[S], answer: Answer) -> None:
+        """Store the answer, and wake up all who wait for it."""
+        self._keeping.land(flight, answer, request.may_keep)
 
-    def _landed(self, flight: Flight, request: Request[S], settled: asyncio.Future[Any]) -> None:
-        error = asyncio.CancelledError() if settled.cancelled() else settled.exception()
+    def failed(self, flight: Flight, error: BaseException) -> None:
+        """There is no answer."""
+        assert self._leads is not None
+        self._leads.fail(flight, error)
+
+    def ask_again(self, flight: Flight, request: Request[S], gone: Gone, began: float) -> None:
+        """A call was lost that others wait for."""
+        task = asyncio.get_running_loop().create_task(self.asking.ask(request, None, gone, began))
+        flight.task = task
+        self._again.add(task)
+        task.add_done_callback(partial(self._landed, flight, request))
+
+    def _landed(self, flight: Flight, request: Request[S], task: asyncio.Task[Answer]) -> None:
+        self._again.discard(task)
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is None:
-            self._keeping.land(flight, settled.result(), request.may_keep)
+            self.answered(flight, request, task.result())
         else:
-            self._keeping.fail(flight, error)
+            self.failed(flight, error)
+
+
+class _Lead(Waiting, Generic[S]):
+    """The owner of a call that others may wait for as well; it needs no task, and no turn of the event loop."""
+
+    __slots__ = ("_began", "_flight", "_is_done", "_leading", "_link", "_request", "call")
+
+    def __init__(self, leading: Leading[S], flight: Flight, request: Request[S], link: Link[S]) -> None:
+        self._leading, self._flight, self._request, self._link = leading, flight, request, link
+        self._began = monotonic()
+        self._is_done = False
+        self.call: Any = None
+
+    def done(self) -> bool:
+        return self._is_done
+
+    def set_result(self, outcome: Answer | Gone) -> None:
+        request = self._end()
+        if isinstance(outcome, Gone):
+            self._leading.ask_again(self._flight, request, outcome, self._began)
+        else:
+            self._leading.asking.counts.took(monotonic() - self._began)
+            self._leading.answered(self._flight, request, outcome)
+
+    def set_exception(self, error: Exception) -> None:
+        self._end()
+        if isinstance(error, RpcError | GraphQLError):
+            counts = self._leading.asking.counts
+            counts.errors += 1
+            counts.took(monotonic() - self._began)
+        self._leading.failed(self._flight, error)
+
+    def cancel(self) -> None:
+        """Nobody waits any more."""
+        if not self._is_done:
+            call = self.call
+            self._end()
+            self._leading.asking.forget(self._link, call)
+            self._leading.failed(self._flight, asyncio.CancelledError())
+
+    def _end(self) -> Request[S]:
+        self._is_done = True
+        self._leading.asking.pending -= 1
+        self._leading.asking.leave(self._link)
+        request = self._request
+        del self._request, self.call  # which have it: a circle
+        return request

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
+from itertools import islice, takewhile
 from typing import Any, Generic, Protocol, TypeVar
 
 from penstock.errors import PerformanceError
@@ -20,6 +21,9 @@ MOST = 256
 
 class Wire(Protocol):
     """What a link needs of a connection; a pooled one has it too."""
+
+    def offer(self, texts: Sequence[str]) -> int:
+        """Take as many as there is room for now, in order; how many. The next is for `send`, which waits or raises."""
 
     def send(self, message: str) -> Awaitable[None]: ...
     def recv_many(self, max: int | None = None) -> Awaitable[Sequence[Data]]: ...  # noqa: A002
@@ -82,7 +86,7 @@ class Link(Generic[S]):
     def __init__(self, wire: Wire, rpc: S, owner: Owner[S], opened_at: float | None = None) -> None:
         self.wire, self.rpc = wire, rpc
         self._owner = owner
-        self._loop = loop = asyncio.get_running_loop()
+        self.loop = loop = asyncio.get_running_loop()
         self.opened_at = loop.time() if opened_at is None else opened_at
         self.users = 0
         """Who waits for an answer here."""
@@ -101,7 +105,7 @@ class Link(Generic[S]):
     @property
     def now(self) -> float:
         """Seconds, on the event loop's clock."""
-        return self._loop.time()
+        return self.loop.time()
 
     async def wait_ready(self) -> None:
         """Return when calls may be sent. Raises what `refuse` was told."""
@@ -123,36 +127,57 @@ class Link(Generic[S]):
     def put(self, text: str) -> asyncio.Future[None]:
         """Send a text behind all calls; done when it is accepted for sending, cancelled if it never will be."""
         self._outgoing.extend(self._owner.due(self))
-        done: asyncio.Future[None] = self._loop.create_future()
+        done: asyncio.Future[None] = self.loop.create_future()
         self._outgoing.append(_Note(text, done))
         self._due.set()
         return done
 
     async def _write(self) -> None:
         outgoing = self._outgoing
+        has_waited = may_offer = False
         while True:
             if not outgoing:
                 self.was_fit = False
                 outgoing.extend(self._owner.due(self))
+                has_waited, may_offer = False, True
             if not outgoing:
                 self._due.clear()
                 await self._due.wait()
+                has_waited = True  # what `put` has gathered
                 continue
-            item = outgoing[0]
-            if isinstance(item, Frame) and _is_unwanted(item):  # it waited behind others
+            if has_waited and _is_unwanted(outgoing[0]):
                 self.rpc.withdraw(outgoing.popleft())  # type: ignore[arg-type]
-                continue
-            try:
-                await self.wire.send(item.text)
-            except ConnectionClosed:
-                return  # the reader hears of it when it has read the rest
-            except (PerformanceError, TimeoutError) as exc:  # nothing of it was sent
-                outgoing.popleft()
-                self._fail(item, exc)
-                continue
-            outgoing.popleft()  # at once: what is still there when the connection is lost was not written
-            if isinstance(item, _Note) and not item.done.done():
-                item.done.set_result(None)
+            elif may_offer and len(outgoing) > 1:
+                may_offer = self._offer(all_are_wanted=not has_waited)
+            elif await self._send(outgoing[0]):
+                has_waited = True
+            else:
+                return
+
+    def _offer(self, *, all_are_wanted: bool) -> bool:
+        """Hand over all that there is room for; whether there was any."""
+        outgoing = self._outgoing
+        items: Iterable[Frame | _Note] = islice(outgoing, MOST)
+        if not all_are_wanted:
+            items = takewhile(_is_wanted, items)
+        taken = self.wire.offer([item.text for item in items])
+        for _ in range(taken):  # at once: what is still there when the connection is lost was not written
+            _tell_accepted(outgoing.popleft())
+        return taken > 0
+
+    async def _send(self, item: Frame | _Note) -> bool:
+        """Wait until the first is accepted; whether more can be."""
+        try:
+            await self.wire.send(item.text)
+        except ConnectionClosed:
+            return False  # the reader hears of it when it has read the rest
+        except (PerformanceError, TimeoutError) as exc:  # nothing of it was sent
+            self._outgoing.popleft()
+            self._fail(item, exc)
+        else:
+            self._outgoing.popleft()  # at once, likewise
+            _tell_accepted(item)
+        return True
 
     def _fail(self, item: Frame | _Note, exc: Exception) -> None:
         if isinstance(item, Frame):
@@ -206,6 +231,15 @@ class Link(Generic[S]):
         self._owner.lost(self, exc)
 
 
-def _is_unwanted(frame: Frame) -> bool:
-    calls = frame.calls
+def _tell_accepted(item: Frame | _Note) -> None:
+    if isinstance(item, _Note) and not item.done.done():
+        item.done.set_result(None)
+
+
+def _is_unwanted(item: Frame | _Note) -> bool:
+    calls = item.calls if isinstance(item, Frame) else ()
     return bool(calls) and calls[0].is_forgotten and all(call.is_forgotten for call in calls)
+
+
+def _is_wanted(item: Frame | _Note) -> bool:
+    return not _is_unwanted(item)

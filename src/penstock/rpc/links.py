@@ -11,7 +11,7 @@ from penstock.errors import CallTimeout, RpcClosed
 from penstock.rpc.link import Link, Owner, S
 from penstock.rpc.sources import Source
 
-CROWD = 32
+CROWD = 64
 """Callers of a link beyond which another is opened, if there may be more."""
 WATCH = 0.5
 """Seconds between two looks at whether links are fit."""
@@ -40,7 +40,7 @@ class Links(Generic[S]):
     def __init__(self, source: Source, owner: Keeper[S], greeting: float) -> None:
         self._source, self._owner, self._greeting = source, owner, greeting
         self._links: dict[Link[S], None] = {}
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}
         self._opening: asyncio.Task[Link[S]] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending: set[asyncio.Task[None]] = set()
@@ -65,16 +65,20 @@ class Links(Generic[S]):
         return Use(self, link)
 
     def ready(self) -> Link[S] | None:
-        """The link for a call, if there is one that is not crowded; else `pick` has to find one."""
-        best, least = None, CROWD
+        """The link for a call, if there is one that is fit; else `pick` has to find one."""
+        best: Link[S] | None = None
         for link in self._links:
-            if link.users < least:
-                best, least = link, link.users
+            if best is None or link.users < best.users:
+                best = link
         if best is None or best.is_lost or self.is_closed:
             return None
         if not best.was_fit:
             best.was_fit = self._source.is_fit(best)
-        return best if best.was_fit else None
+        if not best.was_fit:
+            return None
+        if best.users >= CROWD and self._opening is None and len(self._links) < self._source.most:
+            self._open()
+        return best
 
     async def pick(self) -> Link[S]:
         """The link for a call; waits while there is none. Cancelling is safe.
@@ -93,11 +97,11 @@ class Links(Generic[S]):
             if best is not None:
                 return best
             waiter = asyncio.get_running_loop().create_future()
-            self._waiting.add(waiter)
+            self._waiting[waiter] = None
             try:
                 await waiter
             finally:
-                self._waiting.discard(waiter)
+                del self._waiting[waiter]
 
     # Opening
 

@@ -9,10 +9,13 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable
 from dataclasses import replace
+from functools import cache
+from inspect import isawaitable, signature
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from penstock.batch.policy import BatchConfig
+from penstock.connection.options import refuse_unknown
 from penstock.connection.session import SessionTransport
 from penstock.metrics.traffic import Arrivals
 from penstock.server.connections import ReliableServerConnection, ServerConnection, SilentServerConnection
@@ -32,8 +35,9 @@ from penstock.wire.limits import limits_within
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
 
+_MORE_NETWORK = {"unix", "keep_alive", "cleanup_socket", "ssl_incoming_bio_size", "ssl_outgoing_bio_size"}
+"""What the event loop's ``create_server`` does not take, or not in all versions."""
 _logger = logging.getLogger("penstock.server")
-
 
 Principal = Callable[[ServerConnection], Any]
 
@@ -146,7 +150,10 @@ class Server:
         self._all.add(connection)
         try:
             async with connection:
-                await self.handler(connection)
+                work = self.handler(connection)
+                if not isawaitable(work):
+                    raise TypeError(f"handler must be a coroutine function: {self.handler!r} returned {work!r}")
+                await work
         except Exception:
             self.logger.exception("connection handler failed")
         finally:
@@ -281,8 +288,12 @@ def serve(
             which has to be asked for by name (``"deflate"``).
 
     Raises:
+        TypeError: ``handler`` cannot be called, or an argument does not exist.
         ValueError: options that are out of bounds, or contradict each other.
     """
+    if not callable(handler):
+        raise TypeError(f"handler={handler!r}: must be a coroutine function that gets each connection")
+    _check_port(port)
     if transport not in ("picows", "websockets"):
         raise ValueError(f"transport={transport!r}: must be 'picows' or 'websockets'")
     known = {name: options.pop(name) for name in list(options) if name in ServerOptions.__dataclass_fields__}
@@ -292,6 +303,8 @@ def serve(
         raise TypeError("create_connection is not supported: wrap the connection in the handler instead")
     if known.get("subprotocols") is not None:
         validate_subprotocols(known["subprotocols"])
+    if options:
+        refuse_unknown("serve", options, _known_options(), {"extra_headers": "process_response"})
     settings = ServerOptions(**known, network=options)
     kept = _sessions(settings, sessions) if reliable else None
     if kept is not None:
@@ -315,6 +328,24 @@ def serve(
         sessions=kept,
         principal=principal,
     )
+
+
+def _check_port(port: object) -> None:
+    try:
+        if port is None or 0 <= int(port) <= 65_535:  # type: ignore[call-overload]
+            return
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"port={port!r}: must be a whole number up to 65535, or None; 0 for one that is free")
+
+
+@cache
+def _known_options() -> frozenset[str]:
+    """All names that `serve` takes."""
+    own = signature(serve).parameters.keys() | ServerOptions.__dataclass_fields__.keys()
+    tcp = signature(asyncio.BaseEventLoop.create_server).parameters.keys()
+    unix = signature(asyncio.AbstractEventLoop.create_unix_server).parameters.keys()
+    return frozenset((own | tcp | unix | _MORE_NETWORK) - {"self", "protocol_factory"})
 
 
 def _sessions(settings: ServerOptions, config: SessionConfig | None) -> Sessions | None:

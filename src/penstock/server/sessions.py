@@ -65,7 +65,7 @@ class SessionConfig:
 
     def __post_init__(self) -> None:
         if not isinstance(self.ttl, int | float) or not self.ttl > 0:
-            raise ValueError(f"ttl={self.ttl!r}: must be more than 0 seconds")
+            raise ValueError(f"ttl={self.ttl!r}: must be a number of seconds, more than 0")
         check_bounds(max_detached=self.max_detached, max_detached_bytes=self.max_detached_bytes)
         for name in ("max_detached", "max_detached_bytes"):
             value, shared = getattr(self, name), getattr(self.budget, name)
@@ -178,7 +178,8 @@ class Sessions:
         except ConnectionClosed:
             return
         if answer is not None and isinstance(read(answer), Bye):
-            inner.write(inner.frames.one(WHOLE, write(Bye(CloseCode.NORMAL_CLOSURE, "", 0))))
+            if inner.state is State.OPEN:
+                inner.write(inner.frames.one(WHOLE, write(Bye(CloseCode.NORMAL_CLOSURE, "", 0))))
             inner.fail(CloseCode.NORMAL_CLOSURE, "")
             return
         if answer is not None:

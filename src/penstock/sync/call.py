@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from threading import Lock
+from threading import TIMEOUT_MAX, Lock
 from typing import Generic, TypeVar
 
 from penstock.errors import LoopEnded, WaitTimeout
@@ -48,7 +48,7 @@ class Call(Generic[T]):
 
     def wait(self, timeout: float | None) -> bool:
         """Whether it has ended within ``timeout`` seconds."""
-        return self._done.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
+        return self._done.acquire(timeout=-1 if timeout is None else min(max(0.0, timeout), TIMEOUT_MAX))
 
     def outcome(self, timeout: float | None) -> T:
         """What has become of it; one that ended just before it was cancelled has ended well.

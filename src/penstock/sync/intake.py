@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from threading import Condition, Lock
+from threading import TIMEOUT_MAX, Condition, Lock
 
 from msgspec import Struct
 
@@ -109,7 +109,7 @@ class Intake:
             left = None if deadline is None else deadline - time.monotonic()
             if timeout is not None and left is not None and left <= 0:
                 raise WaitTimeout("send", timeout)
-            self._changed.wait(left)
+            self._changed.wait(None if left is None else min(left, TIMEOUT_MAX))
 
     def check(self) -> None:
         """Raise what has failed and was not told yet.

@@ -6,14 +6,14 @@ import asyncio
 import logging
 import time
 from asyncio import _get_running_loop  # see `penstock.sync.thread`
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from penstock.config.performance import PerformanceConfig
 from penstock.connection.messages import DataLike, encode
-from penstock.errors import MiddlewareClosed, SendingFailed
+from penstock.errors import LoopEnded, MiddlewareClosed, SendingFailed
 from penstock.message import NORMAL, Priority
 from penstock.middleware.middleware import PerformanceMiddleware as AsyncMiddleware
 from penstock.middleware.stats import PerformanceStats
@@ -26,6 +26,8 @@ from penstock.sync.thread import AT_EXIT, adopt, dismiss
 from penstock.transport.base import Data
 
 logger = logging.getLogger("penstock.sync")
+
+T = TypeVar("T")
 
 MAX_QUEUED, MAX_QUEUED_BYTES = 8192, 16 * 1024 * 1024
 
@@ -47,7 +49,8 @@ class PerformanceMiddleware:
 
     Close it, with ``with`` or ``close``. ``timeout`` is seconds, None for no limit; a call that takes longer is
     cancelled and raises `WaitTimeout`, which is a TimeoutError, and KeyboardInterrupt cancels it as well. Every method
-    raises `BlockingCall` in a thread in which an event loop runs, and `InheritedByFork` in a child process.
+    raises `BlockingCall` in a thread in which an event loop runs, `InheritedByFork` in a child process, and
+    `MiddlewareClosed` once it is closed.
 
     Args:
         config: as there.
@@ -138,7 +141,7 @@ class PerformanceMiddleware:
             _, payload = encode(message)
             data = message if isinstance(message, str) else payload
         if wait:
-            thread.run("send", partial(self._send_now, intake, data, priority=priority, key=key, ttl=ttl), timeout)
+            self._run("send", partial(self._send_now, intake, data, priority=priority, key=key, ttl=ttl), timeout)
         elif priority is NORMAL and key is None and ttl is None:
             intake.put(data, len(data), timeout)
         else:
@@ -178,7 +181,7 @@ class PerformanceMiddleware:
         async def borrow() -> PooledConnection:
             return PooledConnection(await self._pipe.connection(url, timeout, **options), self._thread)
 
-        return self._thread.run("connection", borrow)
+        return self._run("connection", borrow)
 
     def rpc(self, url: str, protocol: str = "jsonrpc", **options: Any) -> Rpc:
         """A client for calls to the server at ``url``; see `penstock.PerformanceMiddleware.rpc`."""
@@ -186,7 +189,7 @@ class PerformanceMiddleware:
         async def make() -> Rpc:
             return Rpc(self._pipe.rpc(url, protocol, **options), self._thread)  # type: ignore[call-overload]
 
-        return self._thread.run("rpc", make)
+        return self._run("rpc", make)
 
     def connect(self, url: str, **options: Any) -> Connection:
         """Open a connection of your own, as configured; ``options`` are those of `penstock.connect`."""
@@ -206,9 +209,19 @@ class PerformanceMiddleware:
         async def stats() -> PerformanceStats:
             return self._pipe.stats()
 
-        return self._thread.run("stats", stats)
+        return self._run("stats", stats)
 
     # Life
+
+    def _run(self, name: str, work: Callable[[], Awaitable[T]], timeout: float | None = None) -> T:
+        if self._is_closed and self not in self._thread.closers:
+            raise MiddlewareClosed
+        try:
+            return self._thread.run(name, work, timeout)
+        except LoopEnded:
+            if self._is_closed:
+                raise MiddlewareClosed from None
+            raise
 
     def flush(self, url: str | None = None, timeout: float | None = None) -> None:
         """Wait until what was queued for ``url`` (None: for all) is accepted by its connection.
@@ -217,7 +230,7 @@ class PerformanceMiddleware:
             SendingFailed: it could not be; of several servers this is the first, the next call tells of the next.
             WaitTimeout: it took longer; it is still on its way.
         """
-        self._thread.run("flush", partial(self._settle, url), timeout)
+        self._run("flush", partial(self._settle, url), timeout)
 
     def drain(self, url: str | None = None, timeout: float | None = None) -> None:
         """Wait until what was queued for ``url`` (None: for all) is written, and retire its connections.
@@ -232,7 +245,7 @@ class PerformanceMiddleware:
             await self._settle(url)
             await self._pipe.drain(url)
 
-        self._thread.run("drain", drain, timeout)
+        self._run("drain", drain, timeout)
 
     async def _settle(self, url: str | None) -> None:
         for intake in [intake for at, intake in self._intakes.items() if url is None or at == url]:

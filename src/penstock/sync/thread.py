@@ -8,8 +8,8 @@ import logging
 import os
 from asyncio import _get_running_loop  # tells at a twelfth of the price of an exception that none runs
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from threading import Lock, Thread, current_thread
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from penstock.errors import BlockingCall, InheritedByFork, LoopEnded
 from penstock.sync.call import Call
+from penstock.sync.callbacks import CallbackThreads
 
 logger = logging.getLogger("penstock.sync")
 
@@ -51,7 +52,7 @@ class LoopThread:
         self._lock = Lock()
         self._held: Lock
         """What the loop waits for during a fork."""
-        self._callbacks = ThreadPoolExecutor(thread_name_prefix="penstock-sync-callbacks")
+        self._callbacks = CallbackThreads(self.loop)
         self._thread = Thread(target=self._run, name="penstock-sync", daemon=True)
         self._thread.start()
 
@@ -113,7 +114,7 @@ class LoopThread:
 
     def in_callback_thread(self, function: Callable[..., object], *args: Any) -> asyncio.Future[object]:
         """Call a function that may block in another thread, which resolves no host names; to be called in the loop."""
-        return self.loop.run_in_executor(self._callbacks, function, *args)
+        return self._callbacks.call(partial(function, *args))
 
     # In the loop
 
@@ -138,7 +139,7 @@ class LoopThread:
             if tasks:
                 loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
             loop.run_until_complete(loop.shutdown_asyncgens())
-            self._callbacks.shutdown(wait=False, cancel_futures=True)
+            self._callbacks.end()
             loop.close()
 
     # Its end, and forks

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from penstock.middleware.control import directory
+from penstock.middleware.control import directory, ensure_private
+from penstock.middleware.report import SCHEMA
 
 LONGEST_LINE = 16 * 1024 * 1024
 PATIENCE = 10.0
@@ -21,8 +23,11 @@ class NoProgram(Exception):  # noqa: N818 - told to people as it is
 
 def sockets(pid: int | None = None) -> list[Path]:
     """Those of running programs, or of one; some may be left over from programs that were killed."""
-    found = directory().glob("*.sock" if pid is None else f"{pid}.*.sock")
-    return sorted(found, key=lambda path: path.stat().st_mtime)
+    found = []
+    for path in directory().glob("*.sock" if pid is None else f"{pid}.*.sock"):
+        with suppress(FileNotFoundError):  # a program may end meanwhile
+            found.append((path.stat().st_mtime, path))
+    return [path for _, path in sorted(found)]
 
 
 def forget(path: Path) -> None:
@@ -30,18 +35,25 @@ def forget(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+def _check_place() -> None:
+    place = directory()
+    if place.exists():
+        try:
+            ensure_private(place)
+        except OSError as exc:
+            raise NoProgram(f"penstock top cannot look: {exc}") from exc
+
+
 async def choose(pid: int | None = None) -> Path:
     """The socket of the program that is meant.
 
+    What programs have left that were killed is removed.
+
     Raises:
-        NoProgram: there is none, or several.
+        NoProgram: there is none, or several, or others may put something there.
     """
-    alive = []
-    for path in sockets(pid):
-        if await _answers(path):
-            alive.append(path)
-        else:
-            forget(path)
+    _check_place()
+    alive = [path for path in sockets(pid) if await _answers(path)]
     if not alive:
         which = "no program of yours" if pid is None else f"no program with PID {pid}"
         raise NoProgram(
@@ -58,6 +70,9 @@ async def choose(pid: int | None = None) -> Path:
 async def _answers(path: Path) -> bool:
     try:
         _, writer = await asyncio.open_unix_connection(path)
+    except ConnectionRefusedError:  # nobody listens
+        forget(path)
+        return False
     except OSError:
         return False
     writer.transport.abort()
@@ -68,7 +83,7 @@ async def reports(path: Path) -> AsyncIterator[dict[str, Any]]:
     """Who the program is, then what it is doing, once a second, until it ends.
 
     Raises:
-        NoProgram: it is gone before it said anything.
+        NoProgram: it is gone before it said anything, or what is there is no program with this version of penstock.
         TimeoutError: it says nothing for `PATIENCE` seconds.
     """
     try:
@@ -76,7 +91,34 @@ async def reports(path: Path) -> AsyncIterator[dict[str, Any]]:
     except OSError as exc:
         raise NoProgram(f"the program has ended ({exc})") from exc
     try:
-        while line := await asyncio.wait_for(reader.readline(), PATIENCE):
-            yield json.loads(line)
+        who = None
+        while line := await _line(reader):
+            said = _read(line)
+            if who is None:
+                who = said
+            elif said.get("schema") != SCHEMA:
+                raise NoProgram("the program has another version of penstock; look with the penstock top of that one")
+            yield said
     finally:
         writer.transport.abort()
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    """The next that is whole; empty when the program has ended, be it in the middle of one."""
+    try:
+        line = await asyncio.wait_for(reader.readline(), PATIENCE)
+    except ConnectionError:
+        return b""
+    except ValueError as exc:
+        raise NoProgram(f"a program said more than {LONGEST_LINE} bytes at once") from exc
+    return line if line.endswith(b"\n") else b""
+
+
+def _read(line: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(line)
+    except ValueError as exc:
+        raise NoProgram("what answers there is no program with penstock") from exc
+    if not isinstance(said, dict):
+        raise NoProgram("what answers there is no program with penstock")
+    return said

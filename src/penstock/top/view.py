@@ -72,9 +72,7 @@ def _alerts(alerts: list[dict[str, Any]]) -> Iterable[RenderableType]:
     if not standing:
         yield Text("no alert", style="green")
         return
-    for alert in sorted(
-        standing, key=lambda alert: (alert["state"] != "firing", list(_SEVERITIES).index(alert["severity"]))
-    ):
+    for alert in sorted(standing, key=_urgency):
         labels = {name: text for name, text in alert["labels"].items() if name not in ("alertname", "severity")}
         about = "".join(f" {name}={text}" for name, text in labels.items())
         style = _SEVERITIES[alert["severity"]] if alert["state"] == "firing" else "dim"

@@ -96,9 +96,7 @@ async def pooled(url: str, *, cached: bool, arrays: bool = False) -> AsyncIterat
     Args:
         arrays: ``double`` may go in arrays.
     """
-    from penstock import ConnectionPool, MessageCache, Rpc
-    from penstock.protocols.batching import Batching
-    from penstock.protocols.policy import CachePolicy
+    from penstock import Batching, CachePolicy, ConnectionPool, MessageCache, Rpc
 
     kept: dict[str, Any] = {"cache": MessageCache(), "policy": CachePolicy({"double": 60})} if cached else {}
     batching = Batching(["double"]) if arrays else None

@@ -7,9 +7,10 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from penstock.errors.urls import shown_url
 from penstock.traffic.jobs import WORK, LossError
 from penstock.traffic.loop import pin, run
-from penstock.traffic.measure import Job, shown
+from penstock.traffic.measure import Job
 
 
 def say(**line: Any) -> None:
@@ -23,12 +24,12 @@ async def work(job: Job) -> None:
     try:
         result = await WORK[job.work](job, lambda done: say(progress=done))
     except (OSError, TimeoutError) as exc:
-        say(failed=f"{shown(job.url)}: {exc or type(exc).__name__}", unreachable=True)
+        say(failed=f"{shown_url(job.url)}: {exc or type(exc).__name__}", unreachable=True)
     except LossError as exc:
         say(failed=str(exc), unreachable=False)
     except Exception as exc:  # noqa: BLE001 - the top of this process; the parent reports it
         unreachable = type(exc).__name__ in {"InvalidURI", "InvalidStatus", "InvalidMessage", "InvalidUpgrade"}
-        say(failed=f"{shown(job.url)}: {type(exc).__name__}: {exc}", unreachable=unreachable)
+        say(failed=f"{shown_url(job.url)}: {type(exc).__name__}: {exc}", unreachable=unreachable)
     else:
         say(result=asdict(result))
 

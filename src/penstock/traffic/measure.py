@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from statistics import median
 from typing import Any, Literal
-from urllib.parse import urlsplit, urlunsplit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +84,6 @@ class Run:
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "rate": self.rate}
-
-
-def shown(url: str) -> str:
-    """A URL as it may be printed: without user name and password."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:

@@ -39,6 +39,7 @@ from websockets.typing import Data, LoggerLike, Origin, Subprotocol
 from websockets.uri import WebSocketURI, parse_uri
 
 from penstock._version import __version__
+from penstock.errors.urls import shown_url
 from penstock.metrics.traffic import Arrivals, Traffic
 from penstock.wire.frames import ClientFrames, Frames, ServerFrames
 
@@ -361,7 +362,7 @@ def frames_of(*, client: bool, loop: AbstractEventLoop) -> Frames:
 def without_credentials(uri: WebSocketURI) -> str:
     """The URI as it may be shown and logged."""
     host = f"[{uri.host}]" if ":" in uri.host else uri.host
-    return f"{'wss' if uri.secure else 'ws'}://{host}:{uri.port}{uri.resource_name}"
+    return shown_url(f"{'wss' if uri.secure else 'ws'}://{host}:{uri.port}{uri.resource_name}")
 
 
 def encoder_of(extensions: Sequence[Extension]) -> Encode | None:

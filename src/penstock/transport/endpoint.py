@@ -245,8 +245,11 @@ class Endpoint(Receiver):
     # Frames out
 
     def write(self, data: bytes) -> None:
+        transport = self.transport
+        if transport.is_closing():
+            return  # it would drop it with a warning; the owner is told in a moment
         self.traffic.wire_bytes += len(data)
-        self.transport.write(data)
+        transport.write(data)
 
     def pause_writing(self) -> None:
         self.blocked = True
@@ -271,7 +274,17 @@ class Endpoint(Receiver):
         waiter = self.loop.create_future()
         self._drain_waiters.append(waiter)
         self.transport.set_write_buffer_limits(0, 0)
-        await waiter
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            self._forget_drain_waiter(waiter)
+            raise
+
+    def _forget_drain_waiter(self, waiter: asyncio.Future[None]) -> None:
+        if waiter in self._drain_waiters:
+            self._drain_waiters.remove(waiter)
+            if not self._drain_waiters:
+                self.transport.set_write_buffer_limits(*self._options.write_limits)
 
     # The interface of websockets
 

@@ -166,8 +166,11 @@ class WebsocketsTransport:
         return self.ws.paused
 
     def write(self, data: bytes) -> None:
+        transport = self.ws.transport
+        if transport.is_closing():
+            return  # it would drop it with a warning; the owner is told in a moment
         self.traffic.wire_bytes += len(data)
-        self.ws.transport.write(data)
+        transport.write(data)
 
     async def drained(self) -> None:
         transport = self.ws.transport

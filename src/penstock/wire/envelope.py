@@ -11,6 +11,8 @@ from typing import Annotated, TypeAlias
 from msgspec import DecodeError, Meta, Raw, Struct, ValidationError
 from msgspec.msgpack import Decoder, encode
 
+from penstock.wire.depth import check_depth
+
 HEADER = "Penstock"
 VERSION = "v1"
 SUBPROTOCOL = "penstock.v1"
@@ -153,6 +155,7 @@ def read(frame: Content) -> Frame:
     if isinstance(frame, str):
         raise BadFrame(BAD_FRAME, "a text frame")
     try:
+        check_depth(frame)  # of what is looked through, and not made
         return _read(frame)
     except UnicodeDecodeError as exc:
         raise BadFrame(BAD_TEXT, exc.reason) from exc
@@ -217,6 +220,7 @@ def _read_messages(array: memoryview) -> list[Content]:
     try:
         return _read_binaries(array)  # type: ignore[return-value]
     except ValidationError:
+        check_depth(array)
         return [_read_message(item) for item in _read_any(array)]
 
 

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from penstock import AlertRule
 from penstock.metrics import catalogue as m
 from penstock.metrics.alerts.engine import BROKEN, RESOLVED_FOR, Alert, AlertEngine
-from penstock.metrics.alerts.expressions import Above, Expression, Gauge, Groups, Rate, Ratio, select
+from penstock.metrics.alerts.expressions import (
+    Above,
+    Expression,
+    Gauge,
+    Groups,
+    Increase,
+    Quantile,
+    Rate,
+    Ratio,
+    select,
+)
 from penstock.metrics.history import History
 from penstock.metrics.samples import Labels, MetricsSnapshot
 
@@ -203,11 +213,42 @@ def test_the_condition_of_a_rule_may_fail_as_well_and_its_alerts_stay() -> None:
         ({"for_": -1}, "for_="),
         ({"keep_firing_for": float("nan")}, "keep_firing_for="),
         ({"min_samples": 5}, "has no samples"),
+        ({"fire": float("nan")}, "fire="),
+        ({"clear": float("nan")}, "clear="),
+        ({"for_": float("inf")}, "for_="),
+        ({"keep_firing_for": float("inf")}, "keep_firing_for="),
+        ({"severity": "page"}, "severity='page': must be one of info, warning, critical"),
+        ({"action": "fall back", "by": ("pool",)}, "action='fall back': by must have 'stage'"),
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused(options: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         AlertRule(**{"name": "Odd", "expression": ENTRIES, "fire": 10, "summary": "odd", **options})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("window", [0, -1, float("nan"), float("inf")])
+def test_a_window_that_is_none_is_refused(window: float) -> None:
+    for make in (Increase, Rate, lambda of, window: Quantile(of, 0.5, window)):
+        with pytest.raises(ValueError, match="window="):
+            make(select(m.EVENT_LOOP_LAG), window)
+
+
+def test_a_value_that_is_no_number_is_not_beyond_anything() -> None:
+    bench = Bench(rule(clear=5))
+    assert bench.see(float("nan")) == []
+    assert bench.see(float("inf")) == ["firing"]
+    assert bench.see(float("nan")) == ["resolved"]
+    assert bench.states == ["resolved"]
+
+
+def test_when_the_clock_jumps_what_is_bad_on_both_sides_has_lasted() -> None:
+    bench = Bench(rule(for_=60, keep_firing_for=60))
+    bench.see(11)
+    assert bench.see(11, seconds=86_400) == ["firing"]
+    assert bench.see(0) == []
+    assert bench.see(0, seconds=86_400) == ["resolved"]
+    assert bench.see(11, seconds=86_400) == []
+    assert bench.states == ["pending"]
 
 
 def test_two_rules_of_one_name_need_two_severities() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Sequence
 
 import pytest
 
@@ -98,6 +100,37 @@ async def test_a_sink_that_fails_is_counted() -> None:
     await manager.close(0.05)
     assert collector.snapshot().value("self_failures", what="sink") == 1
     assert collector.snapshot().value("self_failures", what="queue") == 1
+
+
+async def test_sinks_that_never_answer_take_their_time_together() -> None:
+    collector = MetricsCollector()
+    collector.add_source(lambda: [Sample(m.CACHE_ENTRIES, 9)])
+    manager = AlertManager(collector, [FULL], [CallbackSink(lambda _: asyncio.sleep(60)) for _ in range(20)])
+    collector.tick(0.0)
+    manager.evaluate(0.0)
+    began = time.monotonic()
+    await manager.close(0.2)
+    assert time.monotonic() - began < 2
+    assert collector.snapshot().value("self_failures", what="queue") == 20
+
+
+async def test_alertmanager_hears_of_what_fires_each_minute_and_of_what_has_changed_at_once() -> None:
+    program, told = Program(FULL), []
+
+    class Forgetful:
+        resend = 60.0
+
+        async def send(self, alerts: Sequence[Alert]) -> None:
+            told.append((now, [alert.state for alert in alerts]))
+
+    program.alerts.add_sink(Forgetful())
+    for second in range(200):
+        now = 1000.0 + second
+        program.entries = 9 if 10 <= second < 150 else 0
+        program.collector.tick(now)
+        program.alerts.evaluate(now)
+        await program.alerts.close()
+    assert told == [(1010.0, ["firing"]), (1070.0, ["firing"]), (1130.0, ["firing"]), (1150.0, ["resolved"])]
 
 
 async def test_by_default_the_default_rules_go_to_the_log(caplog: pytest.LogCaptureFixture) -> None:

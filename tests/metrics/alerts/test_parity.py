@@ -173,7 +173,7 @@ def test_hysteresis_conditions_and_keeping_on_are_the_same(tmp_path: Path, keep:
         fire=20,
         min_samples=30,
         severity="info",
-        action="fall back",
+        action="call us",
         summary="counts",
     )
     lag, snapshots = Histogram(), []

@@ -148,6 +148,22 @@ def test_several_values_of_a_label_are_a_pattern() -> None:
     assert Selection(m.POOL_CLOSED, (("reason", ("a", "b")),)).promql() == 'penstock_pool_closed_total{reason=~"a|b"}'
 
 
+def test_values_of_labels_are_written_as_they_are_meant() -> None:
+    odd = 'say "a\\b"\n'
+    assert select(m.POOL_CLOSED, reason=odd).promql() == r'penstock_pool_closed_total{reason="say \"a\\b\"\n"}'
+    assert select(m.POOL_CLOSED, reason=("1.0", "a|b")).promql() == r'penstock_pool_closed_total{reason=~"1\\.0|a\\|b"}'
+
+
+def test_promtool_accepts_a_rule_with_odd_values(tmp_path: Path) -> None:
+    expression = Increase(select(m.POOL_CLOSED, reason=('say "a\\b"\n', "1.0|x y")), 60)
+    rules = [
+        AlertRule(name="Odd", expression=expression, fire=float("inf"), clear=0, summary="odd: 'x'"),
+        AlertRule(name="Low", expression=expression, fire=float("-inf"), below=True, summary="# low"),
+    ]
+    (tmp_path / "rules.yml").write_text(rule_file(rules))
+    promtool("check", "rules", str(tmp_path / "rules.yml"))
+
+
 def test_numbers_and_durations_are_short_and_exact() -> None:
     assert [duration(seconds) for seconds in (0, 0.25, 15, 60, 90, 600)] == ["0s", "250ms", "15s", "1m", "90s", "10m"]
-    assert [number(value) for value in (0, 0.01, 2.0)] == ["0", "0.01", "2"]
+    assert [number(value) for value in (0, 0.01, 2.0, 1e999, -1e999)] == ["0", "0.01", "2", "+Inf", "-Inf"]

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +25,7 @@ from penstock.metrics.alerts.engine import Alert
 from penstock.metrics.alerts.expressions import Gauge, select
 from penstock.metrics.alerts.payloads import alertmanager, fingerprint, webhook
 from penstock.metrics.alerts.sinks import AlertmanagerSink, CallbackSink, LogSink, Sink, WebhookSink
+from support.certificates import authority, server_tls
 
 
 def alert(name: str = "Odd", state: str = "firing", **options: Any) -> Alert:
@@ -87,9 +92,9 @@ def test_a_webhook_gets_what_alertmanager_sends() -> None:
 
 
 def test_alertmanager_is_told_that_an_alert_ends_in_four_minutes_unless_it_has_ended() -> None:
-    one, other = alertmanager([alert(action="fall back"), alert(state="resolved")], 60.0, 1000.0, {})
+    one, other = alertmanager([alert(action="call us"), alert(state="resolved")], 60.0, 1000.0, {})
     assert (one["startsAt"], one["endsAt"]) == ("1970-01-01T00:17:00.000Z", "1970-01-01T00:21:40.000Z")
-    assert one["annotations"] == {"summary": "odd", "value": "2.5", "action": "fall back"}
+    assert one["annotations"] == {"summary": "odd", "value": "2.5", "action": "call us"}
     assert other["endsAt"] == "1970-01-01T00:17:10.000Z"
 
 
@@ -126,8 +131,124 @@ async def test_a_server_that_is_not_there_or_says_nothing_is_an_error(receiver: 
     receiver.hold.clear()
     with pytest.raises(ConnectionFailed, match="timed out"):
         await WebhookSink(receiver.url, timeout=0.05).send([alert()])
-    with pytest.raises(ConnectionFailed, match="refused"):
+    with pytest.raises(ConnectionFailed, match=r"refused|Errno"):
         await WebhookSink("http://127.0.0.1:1").send([alert()])
+
+
+@pytest.fixture
+def bad_server() -> Iterator[Callable[[list[bytes]], str]]:
+    """Answers what it is told, piece by piece, until nobody listens; its URL."""
+    servers: list[tuple[socket.socket, threading.Thread]] = []
+
+    def answer(listener: socket.socket, pieces: list[bytes]) -> None:
+        with suppress(OSError), listener.accept()[0] as peer:
+            peer.recv(65_536)
+            for piece in pieces:
+                peer.sendall(piece)
+                over.wait(0.01)
+            over.wait(10)
+
+    def start(pieces: list[bytes]) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        thread = threading.Thread(target=answer, args=(listener, pieces))
+        thread.start()
+        servers.append((listener, thread))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/hook"
+
+    over = threading.Event()
+    yield start
+    over.set()
+    for listener, thread in servers:
+        thread.join(10)
+        listener.close()
+
+
+async def test_a_server_that_says_little_at_a_time_has_no_more_time(bad_server: Callable[[list[bytes]], str]) -> None:
+    began = time.monotonic()
+    with pytest.raises(ConnectionFailed, match=r"timed out after 0\.1 s"):
+        await WebhookSink(bad_server([b"HTTP/1.1 200 OK\r\n", *[b"X: y\r\n"] * 1000]), timeout=0.1).send([alert()])
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("said", [b"SSH-2.0-x\r\n\r\n", b"\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"x" * 200_000])
+async def test_what_is_no_answer_is_an_error(bad_server: Callable[[list[bytes]], str], said: bytes) -> None:
+    with pytest.raises(ConnectionFailed):
+        await WebhookSink(bad_server([said])).send([alert()])
+
+
+async def test_what_comes_before_the_answer_is_passed_over(bad_server: Callable[[list[bytes]], str]) -> None:
+    await WebhookSink(bad_server([b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 204 No Content\r\n\r\n"])).send(
+        [alert()]
+    )
+
+
+def test_a_server_that_never_answers_does_not_hold_up_the_end_of_a_program(
+    bad_server: Callable[[list[bytes]], str],
+) -> None:
+    async def main() -> None:
+        delivery, failed = deliver(WebhookSink(bad_server([]), timeout=60))
+        offer(delivery, alert())
+        await delivery.close(0.05)
+        assert failed == ["queue"]
+
+    began = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - began < 5
+
+
+async def test_alerts_are_posted_over_tls(receiver: Receiver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    receiver.socket = server_tls("localhost").wrap_socket(receiver.socket, server_side=True)
+    url = f"https://localhost:{receiver.server_port}/hook"
+    with pytest.raises(ConnectionFailed, match="certificate"):
+        await WebhookSink(url).send([alert()])
+    authority().cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    await WebhookSink(url).send([alert()])
+    assert [path for path, _, _ in receiver.got] == ["/hook"]
+
+
+async def test_a_path_is_added_before_the_query(receiver: Receiver) -> None:
+    await AlertmanagerSink(f"{receiver.url}/am/?token=x").send([alert()])
+    assert receiver.got[0][0] == "/am/api/v2/alerts?token=x"
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://host/hook?key=secret key", "spaces"),
+        ("http://host/secretä?secret", "ASCII"),
+        ("http://host/?secret\n", "ASCII"),
+        ("http://host:port/", "must begin with"),
+        ("http://me:secret/secret@host/", "must begin with"),
+        ("http://[host", "must begin with"),
+    ],
+)
+def test_a_url_that_would_fail_when_it_is_used_is_refused_at_once(url: str, says: str) -> None:
+    for sink in (WebhookSink, AlertmanagerSink):
+        with pytest.raises(ValueError, match=says) as caught:
+            sink(url)
+        assert "secret" not in str(caught.value).replace("/secretä", "")
+        assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("headers", [{"Authorization": "Bearer secret\n"}, {"X\r\nY": "secret"}, {"X": "secretä"}])
+def test_a_header_that_cannot_be_sent_is_refused_without_its_value(headers: dict[str, str]) -> None:
+    for sink in (WebhookSink, AlertmanagerSink):
+        with pytest.raises(ValueError, match="headers") as caught:
+            sink("http://localhost", headers=headers)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [400, 500])
+async def test_no_secret_of_a_sink_is_logged(receiver: Receiver, caplog: pytest.LogCaptureFixture, status: int) -> None:
+    receiver.answers += [status] * ATTEMPTS
+    sink = WebhookSink(f"{receiver.url}/hook?token=secret", headers={"Authorization": "secret"})
+    assert "secret" not in repr(sink)
+    delivery, _ = deliver(sink)
+    offer(delivery, alert())
+    await delivery.close(5)
+    assert str(status) in caplog.text
+    assert "secret" not in caplog.text
 
 
 @pytest.mark.parametrize("url", ["localhost:9093", "ftp://host", "http://", "http://me:secret@host/"])
@@ -218,6 +339,24 @@ async def test_it_gives_up_in_the_end_and_goes_on_with_the_next() -> None:
     await delivery.close(5)
     assert sink.got == [["B"]]
     assert failed == ["sink"] * ATTEMPTS + ["queue"]
+
+
+async def test_what_was_cancelled_that_a_sink_waits_for_ends_no_delivery() -> None:
+    told: list[str] = []
+
+    async def wait_for_what_is_cancelled(one: Alert) -> None:
+        told.append(one.name)
+        if len(told) == 1:
+            task = asyncio.create_task(asyncio.sleep(60))
+            task.cancel()
+            await task
+
+    delivery, failed = deliver(CallbackSink(wait_for_what_is_cancelled))
+    offer(delivery, alert("A"))
+    offer(delivery, alert("B"))
+    await delivery.close(5)
+    assert told == ["A", "A", "B"]
+    assert failed == ["sink"]
 
 
 async def test_what_is_refused_for_good_is_not_tried_again() -> None:

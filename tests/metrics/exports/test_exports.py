@@ -37,7 +37,7 @@ def test_a_rule_file_has_all_that_a_rule_says() -> None:
         for_=90,
         keep_firing_for=120,
         severity="info",
-        action="fall back",
+        action="call us",
         summary='it says "full": \\o/',
     )
     [group] = yaml.safe_load(rule_file([rule]))["groups"]
@@ -48,7 +48,7 @@ def test_a_rule_file_has_all_that_a_rule_says() -> None:
         "for": "90s",
         "keep_firing_for": "2m",
         "labels": {"severity": "info"},
-        "annotations": {"summary": 'it says "full": \\o/', "threshold": "> 5 for 90s", "action": "fall back"},
+        "annotations": {"summary": 'it says "full": \\o/', "threshold": "> 5 for 90s", "action": "call us"},
     }
 
 
@@ -93,7 +93,7 @@ def test_the_reference_page_in_the_documentation_is_up_to_date() -> None:
 
 @pytest.mark.parametrize("metric", CATALOGUE.values(), ids=str)
 def test_the_reference_page_has_each_metric(metric: m.Metric) -> None:
-    assert f"| `{metric.prometheus_name}` | `{metric.name}` |" in reference()
+    assert f"| `{metric.prometheus_name}`<br>`{metric.name}` |" in reference()
 
 
 def test_each_default_alert_has_a_section_that_gives_its_thresholds() -> None:

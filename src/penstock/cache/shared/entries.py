@@ -19,6 +19,7 @@ import msgspec
 
 from penstock.cache.shared.notes import Packed
 from penstock.errors import SerializationError
+from penstock.wire.depth import check_depth, is_deep
 
 VERSION = 1
 GRACE = 60.0
@@ -99,6 +100,8 @@ class Packer:
             if self._checks:
                 _check(value)
             body = self._encoder.encode((tags, value))
+            if is_deep(body):  # for some of those who may read it
+                raise RecursionError("nested too deep")
             if not self._checks:
                 self._decoder.decode(body)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -132,6 +135,7 @@ class Packer:
         if left_ms < 0 and ttl_ms:
             raise EntryDamaged("its time is unlimited")
         try:
+            check_depth(body)
             tags, value = self._decoder.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise EntryDamaged(str(error)) from error

@@ -9,6 +9,7 @@ import msgspec
 
 from penstock.cache.shared.notes import Change
 from penstock.errors import SerializationError
+from penstock.wire.depth import check_depth, is_deep
 
 _REMEDY = "keys of a cache with a shared tier are text, bytes, numbers, None, and tuples of these"
 
@@ -34,9 +35,14 @@ class Names:
         try:
             if isinstance(key, str):
                 return self.prefix + b"k" + key.encode()
-            return self.prefix + b"m" + msgspec.msgpack.encode(_plain(key))
+            packed = msgspec.msgpack.encode(_plain(key))
+            if is_deep(packed):  # for some of those who are told of it
+                raise RecursionError("nested too deep")
         except (TypeError, ValueError, OverflowError) as error:
             raise SerializationError(f"the key {key!r} cannot be shared: {error}", _REMEDY) from error
+        except RecursionError as error:  # which showing the key would raise as well
+            raise SerializationError("a key of tuples in tuples is nested too deep to be shared", _REMEDY) from error
+        return self.prefix + b"m" + packed
 
     def tag(self, tag: str) -> bytes:
         return self.prefix + b"t" + tag.encode(errors="surrogatepass")
@@ -56,12 +62,13 @@ class Names:
             if kind == b"k":
                 return Change("key", rest.decode())
             if kind == b"m":
+                check_depth(rest)
                 return Change("key", _hashable(msgspec.msgpack.decode(rest)))
             if kind == b"t":
                 return Change("tag", rest.decode(errors="surrogatepass"))
             if kind == b"p":
                 return Change("prefix", rest.decode(errors="surrogatepass"))
-        except (ValueError, TypeError):  # somebody else writes there
+        except (ValueError, TypeError, RecursionError):  # somebody else writes there
             return None
         return Change("all") if name == self.all else None
 

@@ -80,7 +80,7 @@ class Delivery:
         delays = backoff(self._random, initial=FIRST_DELAY, minimum=FIRST_DELAY, maximum=LONGEST_DELAY)
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                await self.sink.send(alerts)
+                await self._attempt(alerts)
             except Exception as exc:
                 self._failed("sink")
                 final = isinstance(exc, ConnectionDenied) or attempt == ATTEMPTS
@@ -93,3 +93,12 @@ class Delivery:
             else:
                 return
             await asyncio.sleep(next(delays))
+
+    async def _attempt(self, alerts: Sequence[Alert]) -> None:
+        try:
+            await self.sink.send(alerts)
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise RuntimeError("something was cancelled that the sink waited for") from exc

@@ -6,7 +6,9 @@ Prometheus may watch many programs, so that there ``by`` gains ``job`` and ``ins
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol, TypeAlias
 
 from penstock.metrics.catalogue import Metric
@@ -44,7 +46,8 @@ class Selection:
     def promql(self, suffix: str = "") -> str:
         """A selector of Prometheus."""
         labels = ",".join(
-            f'{name}="{meant[0]}"' if len(meant) == 1 else f'{name}=~"{"|".join(meant)}"' for name, meant in self.match
+            f'{name}="{_escaped(meant[0])}"' if len(meant) == 1 else f'{name}=~"{_escaped(_pattern(meant))}"'
+            for name, meant in self.match
         )
         name = self.metric.prometheus_name + suffix
         return f"{name}{{{labels}}}" if labels else name
@@ -81,6 +84,9 @@ class Increase:
     of: Selection
     window: float
 
+    def __post_init__(self) -> None:
+        _check_window(self.window)
+
     @property
     def samples(self) -> Expression | None:
         return self
@@ -93,8 +99,7 @@ class Increase:
         return _sums(grouped(history.increases(metric, self.window), metric, match, by))
 
     def promql(self, by: Labels) -> str:
-        suffix = "_count" if self.of.metric.kind == "histogram" else ""
-        return f"{_sum_by(by)}(increase({self.of.promql(suffix)}[{duration(self.window)}]))"
+        return _over_time("increase", self.of, self.window, by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,9 @@ class Rate:
 
     of: Selection
     window: float
+
+    def __post_init__(self) -> None:
+        _check_window(self.window)
 
     @property
     def samples(self) -> Expression | None:
@@ -114,8 +122,7 @@ class Rate:
         return {key: value / elapsed for key, value in increases.items()}
 
     def promql(self, by: Labels) -> str:
-        suffix = "_count" if self.of.metric.kind == "histogram" else ""
-        return f"{_sum_by(by)}(rate({self.of.promql(suffix)}[{duration(self.window)}]))"
+        return _over_time("rate", self.of, self.window, by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +132,9 @@ class Quantile:
     of: Selection
     q: float
     window: float
+
+    def __post_init__(self) -> None:
+        _check_window(self.window)
 
     @property
     def samples(self) -> Expression | None:
@@ -191,11 +201,31 @@ def duration(seconds: float) -> str:
 
 def number(value: float) -> str:
     """Shortest, exact."""
+    if abs(value) == inf:
+        return "+Inf" if value > 0 else "-Inf"
     return repr(int(value)) if value == int(value) else repr(value)
+
+
+def _check_window(seconds: float) -> None:
+    if not 0 < seconds < inf:
+        raise ValueError(f"window={seconds!r}: must be more than 0 seconds, and finite")
+
+
+def _pattern(texts: Labels) -> str:
+    return "|".join(map(re.escape, texts))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _sums(found: dict[Labels, list[float]]) -> Groups:
     return {key: values[0] if len(values) == 1 else sum(values) for key, values in found.items()}
+
+
+def _over_time(function: str, of: Selection, window: float, by: Labels) -> str:
+    suffix = "_count" if of.metric.kind == "histogram" else ""
+    return f"{_sum_by(by)}({function}({of.promql(suffix)}[{duration(window)}]))"
 
 
 def _sum_by(by: Labels) -> str:

@@ -1,64 +1,53 @@
-"""One HTTP request at a time, in a thread: alerts are few, and must not hold up the event loop."""
+"""One HTTP request at a time, over a connection of its own: alerts are few."""
 
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
+import ssl
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from penstock.errors import ConnectionDenied, ConnectionFailed
+from penstock.errors.urls import shown_url
+from penstock.metrics.alerts.requests import request, status_in
 
 _WORTH_RETRYING = {408, 425, 429}
+_LONGEST_HEAD = 65_536
+"""Bytes of what comes before the body of an answer, which nobody reads."""
 
 
 async def post_json(url: str, body: Any, *, headers: Mapping[str, str], timeout: float) -> None:
-    """POST ``body`` as JSON.
-
-    Cancelling ends the waiting; the request itself goes on for up to ``timeout`` seconds for each of its steps.
+    """POST ``body`` as JSON, in at most ``timeout`` seconds. Cancelling drops the connection.
 
     Raises:
         ConnectionFailed: the server could not be reached, or could not take it now.
         ConnectionDenied: the server refused it, and would refuse it again.
     """
-    await asyncio.to_thread(_post, url, json.dumps(body).encode(), dict(headers), timeout)
-
-
-def check_url(url: str) -> str:
-    """A URL that can be posted to, as it is.
-
-    Raises:
-        ValueError: it is none.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"{_bare(url)!r}: must begin with http:// or https://, and name a host")
-    if parts.username is not None:
-        raise ValueError(f"{_bare(url)!r}: pass who you are in headers, not in the URL")
-    return url
-
-
-def _bare(url: str) -> str:
-    """A URL without what may be secret in it."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _post(url: str, body: bytes, headers: dict[str, str], timeout: float) -> None:
-    parts = urlsplit(url)
-    assert parts.hostname is not None, url
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, parts.port, timeout=timeout)
+    shown = shown_url(url)
     try:
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("POST", target, body, {"Content-Type": "application/json", **headers})
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as exc:
-        raise ConnectionFailed(_bare(url), repr(exc)) from exc
-    finally:
-        connection.close()
+        async with asyncio.timeout(timeout) as deadline:
+            status = await _status(urlsplit(url), json.dumps(body).encode(), headers)
+    except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as exc:
+        reason = f"timed out after {timeout:g} s" if deadline.expired() else str(exc) or type(exc).__name__
+        raise ConnectionFailed(shown, reason) from exc
     if not 200 <= status < 300:
         final = status < 500 and status not in _WORTH_RETRYING
-        raise (ConnectionDenied if final else ConnectionFailed)(_bare(url), f"the server answered with {status}")
+        raise (ConnectionDenied if final else ConnectionFailed)(shown, f"the server answered with {status}")
+
+
+async def _status(parts: SplitResult, body: bytes, headers: Mapping[str, str]) -> int:
+    """What the server answers, as a number."""
+    is_tls = parts.scheme == "https"
+    context = await asyncio.to_thread(ssl.create_default_context) if is_tls else None  # it reads many files
+    port = parts.port or (443 if is_tls else 80)
+    reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=context, limit=_LONGEST_HEAD)
+    try:
+        writer.write(request(parts, body, headers))
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if not 100 <= (status := status_in(head)) < 200:
+                return status
+    finally:
+        writer.transport.abort()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable
@@ -73,15 +74,14 @@ class AlertManager:
             self.collector.start()
 
     async def close(self, timeout: float = 1.0) -> None:
-        """Judge no more, and send what waits, for up to ``timeout`` seconds for each sink; the collector goes on.
+        """Judge no more, and send what waits, for up to ``timeout`` seconds; the collector goes on.
 
         Cancelling ends the waiting, and what waits is dropped with the event loop.
         """
         for end in self._ends:
             end()
         self._ends = []
-        for delivery in self._deliveries:
-            await delivery.close(timeout)
+        await asyncio.gather(*(delivery.close(timeout) for delivery in self._deliveries))
 
     async def __aenter__(self) -> Self:
         self.start()

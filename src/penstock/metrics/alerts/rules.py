@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from math import inf, isnan
+from typing import Literal, TypeAlias, get_args
 
 from penstock.metrics import catalogue as m
 from penstock.metrics.alerts.expressions import (
@@ -18,9 +19,13 @@ from penstock.metrics.alerts.expressions import (
     number,
     select,
 )
+from penstock.metrics.catalogue import Metric
 from penstock.metrics.samples import Labels
 
 Severity: TypeAlias = Literal["info", "warning", "critical"]
+
+FALL_BACK = "fall back"
+"""The action that bypasses the stage which an alert is about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +63,17 @@ class AlertRule:
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise ValueError(f"name={self.name!r}: must be an identifier")
-        if self.clear is not None and (self.clear < self.fire if self.below else self.clear > self.fire):
+        if isnan(self.fire):
+            raise ValueError(f"fire={self.fire!r}: must be a number")
+        if self.clear is not None and not (self.clear >= self.fire if self.below else self.clear <= self.fire):
             raise ValueError(f"clear={self.clear!r}: must be on the good side of fire={self.fire!r}")
         for name in ("min_samples", "for_", "keep_firing_for"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)!r}: must be at least 0")
+            if not 0 <= getattr(self, name) < inf:
+                raise ValueError(f"{name}={getattr(self, name)!r}: must be at least 0, and finite")
+        if self.severity not in get_args(Severity):
+            raise ValueError(f"severity={self.severity!r}: must be one of {', '.join(get_args(Severity))}")
+        if self.action == FALL_BACK and "stage" not in self.by:
+            raise ValueError(f"action={self.action!r}: by must have 'stage', which says what falls back")
         if self.min_samples and self.expression.samples is None:
             raise ValueError(f"min_samples={self.min_samples!r}: {self.name} is about a gauge, which has no samples")
 
@@ -102,9 +113,12 @@ def default_rules() -> tuple[AlertRule, ...]:
     return (*_pool_rules(), *_connection_rules(), *_batch_rules(), *_cache_rules(), *_program_rules())
 
 
+def _share(metric: Metric, window: float, **labels: str | Labels) -> Ratio:
+    """Which part of what was counted in a window has these labels."""
+    return Ratio(Rate(select(metric, **labels), window), Rate(select(metric), window))
+
+
 def _pool_rules() -> list[AlertRule]:
-    timeouts = Rate(select(m.POOL_ACQUIRES, outcome="timeout"), 60)
-    failed = Rate(select(m.POOL_CONNECTS, outcome="failed"), 60)
     return [
         AlertRule(
             name="PoolSaturated",
@@ -118,7 +132,7 @@ def _pool_rules() -> list[AlertRule]:
         ),
         AlertRule(
             name="AcquireTimeouts",
-            expression=Ratio(timeouts, Rate(select(m.POOL_ACQUIRES), 60)),
+            expression=_share(m.POOL_ACQUIRES, 60, outcome="timeout"),
             fire=0.01,
             min_samples=20,
             by=("pool",),
@@ -137,7 +151,7 @@ def _pool_rules() -> list[AlertRule]:
         ),
         AlertRule(
             name="ConnectFailures",
-            expression=Ratio(failed, Rate(select(m.POOL_CONNECTS), 60)),
+            expression=_share(m.POOL_CONNECTS, 60, outcome="failed"),
             fire=0.05,
             min_samples=20,
             by=("pool",),
@@ -201,12 +215,10 @@ def _batch_rules() -> list[AlertRule]:
 
 
 def _cache_rules() -> list[AlertRule]:
-    asked = select(m.CACHE_REQUESTS)
-    hits = select(m.CACHE_REQUESTS, result=("hit", "stale"))
     return [
         AlertRule(
             name="CacheHitLow",
-            expression=Ratio(Rate(hits, 600), Rate(asked, 600)),
+            expression=_share(m.CACHE_REQUESTS, 600, result=("hit", "stale")),
             fire=0.4,
             clear=0.5,
             below=True,
@@ -240,7 +252,7 @@ def _program_rules() -> list[AlertRule]:
             below=True,
             by=("stage",),
             for_=120,
-            action="fall back",
+            action=FALL_BACK,
             summary="A stage is slower than the plain way",
         ),
         AlertRule(

@@ -7,15 +7,17 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from penstock.metrics.alerts import payloads
 from penstock.metrics.alerts.engine import Alert
-from penstock.metrics.alerts.http import check_url, post_json
+from penstock.metrics.alerts.http import post_json
+from penstock.metrics.alerts.requests import check_headers, check_url
 
 logger = logging.getLogger("penstock.alerts")
 
 HTTP_TIMEOUT = 5.0
-"""Seconds for each step of a request."""
+"""Seconds for a request."""
 RESEND_INTERVAL = 60.0
 """Seconds after which Alertmanager is told of an alert again that still fires."""
 
@@ -75,7 +77,10 @@ class WebhookSink:
     Args:
         labels: of this program, added to those of each alert.
         headers: such as ``Authorization``.
-        timeout: seconds for each step of a request.
+        timeout: seconds for a request.
+
+    Raises:
+        ValueError: the URL, or a header, cannot be sent.
     """
 
     resend: float | None = None
@@ -88,7 +93,8 @@ class WebhookSink:
         headers: Mapping[str, str] | None = None,
         timeout: float = HTTP_TIMEOUT,
     ) -> None:
-        self._url, self._labels, self._headers, self._timeout = check_url(url), labels or {}, headers or {}, timeout
+        self._url, self._labels, self._timeout = check_url(url), labels or {}, timeout
+        self._headers = check_headers(headers or {})
 
     async def send(self, alerts: Sequence[Alert]) -> None:
         body = payloads.webhook(alerts, _shift(), self._labels)
@@ -102,6 +108,9 @@ class AlertmanagerSink:
         url: of Alertmanager, such as ``http://localhost:9093``.
         labels, headers, timeout: as for `WebhookSink`.
         resend: seconds; Alertmanager forgets an alert after four minutes.
+
+    Raises:
+        ValueError: as there, or ``resend`` is out of bounds.
     """
 
     def __init__(
@@ -115,8 +124,9 @@ class AlertmanagerSink:
     ) -> None:
         if not 0 < resend < payloads.RESOLVE_TIMEOUT:
             raise ValueError(f"resend={resend!r}: must be greater than 0 and less than {payloads.RESOLVE_TIMEOUT}")
-        self._url = f"{check_url(url).rstrip('/')}/api/v2/alerts"
-        self._labels, self._headers, self._timeout = labels or {}, headers or {}, timeout
+        parts = urlsplit(check_url(url))
+        self._url = parts._replace(path=f"{parts.path.rstrip('/')}/api/v2/alerts").geturl()
+        self._labels, self._headers, self._timeout = labels or {}, check_headers(headers or {}), timeout
         self.resend: float | None = resend
 
     async def send(self, alerts: Sequence[Alert]) -> None:
