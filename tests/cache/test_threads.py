@@ -75,6 +75,40 @@ def test_four_threads_lose_nothing(policy: EvictionPolicy) -> None:
     hammer(policy, 0.5)
 
 
+@pytest.mark.usefixtures("_impatient")
+@pytest.mark.parametrize("policy", EvictionPolicy)
+def test_hits_do_not_disturb_whoever_looks_through_all_keys(policy: EvictionPolicy) -> None:
+    """They move nodes without asking for the lock."""
+    cache = MessageCache(2000, eviction_policy=policy)
+    until = time.monotonic() + 0.3
+    failures: list[BaseException] = []
+
+    def read(number: int) -> None:
+        chance = random.Random(number)
+        while time.monotonic() < until:
+            for _ in range(200):
+                cache.get(f"key-{chance.randrange(1000)}")
+
+    def change() -> None:
+        try:
+            while time.monotonic() < until:
+                for number in range(1000):
+                    cache.set(f"key-{number}", number)
+                cache._store._sorted = None
+                assert cache.invalidate(prefix="key-1") == 111
+                cache.clear()
+                assert len(cache) == 0
+        except BaseException as exc:
+            failures.append(exc)
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(2)] + [threading.Thread(target=change)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
 @pytest.mark.load
 @pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize("policy", EvictionPolicy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from enum import Enum
 from typing import Any, Protocol
 
@@ -38,8 +38,8 @@ class Order(Protocol):
         """What they are where bytes are bounded."""
 
     @property
-    def nodes(self) -> Mapping[Hashable, Any]:
-        """All nodes by their keys."""
+    def nodes(self) -> dict[Hashable, Any]:
+        """All nodes by their keys. Readers may move them at any time: it is looked through with the methods of dict."""
 
     @property
     def touch(self) -> Callable[[Hashable], object] | None:

@@ -156,7 +156,7 @@ class Store:
             del self.loads[key]
         if self._sorted is None:
             self.is_indexed = True
-            self._sorted = SortedKeys(key for key in self.order.nodes if isinstance(key, str))
+            self._sorted = SortedKeys(key for key in dict.keys(self.order.nodes) if isinstance(key, str))
         keys = self._sorted.beginning_with(prefix)
         return sum(self.drop(key, "invalidated") for key in keys)
 
@@ -173,7 +173,7 @@ class Store:
         """Drop everything. The order, and with it where readers look, is another one afterwards."""
         for key in [key for key, load in self.loads.items() if not load.is_waiting]:
             del self.loads[key]
-        self.dropped += [(key, node.value, "cleared") for key, node in self.order.nodes.items()]
+        self.dropped += [(key, node.value, "cleared") for key, node in dict.items(self.order.nodes)]
         self.order.end()
         self._begin_order()
         self.weight = 0
