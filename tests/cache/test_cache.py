@@ -317,7 +317,7 @@ def test_values_weigh_what_the_user_says() -> None:
         ({"max_size": 1.5}, "max_size=1.5: must be a whole number"),
         ({"max_size": None}, "max_size=None: must be a whole number"),
         ({"max_bytes": -1}, "max_bytes=-1: must be"),
-        ({"ttl": -1}, "ttl=-1: must be at least 0 seconds; math.inf for no limit"),
+        ({"ttl": -1}, "ttl=-1: must be a number of seconds, at least 0; math.inf for no limit"),
         ({"ttl": nan}, "ttl=nan"),
         ({"ttl": None}, "ttl=None"),
         ({"stale_ttl": -1}, "stale_ttl=-1"),

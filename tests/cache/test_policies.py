@@ -287,5 +287,7 @@ def test_s3_fifo_outlives_a_scan_that_lru_does_not() -> None:
 
 def test_a_policy_may_be_named_by_its_value() -> None:
     assert MessageCache(eviction_policy=EvictionPolicy("s3-fifo")).get_cache_stats().size == 0
-    with pytest.raises(ValueError, match="'fifo' is not a valid EvictionPolicy"):
+    with pytest.raises(
+        ValueError, match="eviction_policy='fifo': must be an EvictionPolicy, or one of 'lru', 'lfu', 'ttl', 's3-fifo'"
+    ):
         MessageCache(eviction_policy="fifo")  # type: ignore[arg-type]

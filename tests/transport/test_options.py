@@ -23,7 +23,7 @@ def test_what_is_no_duration_is_refused(kind: type[Options], name: str, value: A
     with pytest.raises(ValueError, match=f"{name}=") as refusal:
         kind(**{name: value})
     assert repr(value) in str(refusal.value)
-    assert "at least 0 seconds, or None" in str(refusal.value)
+    assert "a number of seconds, at least 0, or None" in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", DURATIONS)

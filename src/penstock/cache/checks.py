@@ -10,7 +10,7 @@ def check_seconds(name: str, value: float, *, most: float = inf) -> None:
     """Raise ValueError if ``value`` is no duration, or more than ``most``."""
     if not isinstance(value, int | float) or not 0 <= value <= most:
         limit = "math.inf for no limit" if most == inf else f"{most:g} at most"
-        raise ValueError(f"{name}={value!r}: must be at least 0 seconds; {limit}")
+        raise ValueError(f"{name}={value!r}: must be a number of seconds, at least 0; {limit}")
 
 
 def check_bounds(max_size: int, max_bytes: int | None, jitter: float) -> None:

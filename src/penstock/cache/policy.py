@@ -22,6 +22,11 @@ class EvictionPolicy(Enum):
     The best where many keys are asked for only once; LRU is better where a key is asked for again soon, or never.
     """
 
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        names = ", ".join(repr(policy.value) for policy in cls)
+        raise ValueError(f"eviction_policy={value!r}: must be an EvictionPolicy, or one of {names}")
+
 
 class Order(Protocol):
     """The entries of a cache in the order in which they go. Called with the cache's lock held, but for two things.

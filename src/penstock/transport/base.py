@@ -123,7 +123,7 @@ class Options:
         for name in ("open_timeout", "ping_interval", "ping_timeout", "close_timeout"):
             seconds = getattr(self, name)
             if seconds is not None and not (isinstance(seconds, int | float) and seconds >= 0):
-                raise ValueError(f"{name}={seconds!r}: must be at least 0 seconds, or None for no limit")
+                raise ValueError(f"{name}={seconds!r}: must be a number of seconds, at least 0, or None for no limit")
         for name in ("max_size", "max_queue", "write_limit"):
             value = getattr(self, name)
             limits = value if isinstance(value, tuple) else (value,)
