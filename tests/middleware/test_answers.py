@@ -187,6 +187,46 @@ async def test_a_call_is_answered_though_the_cache_fails(method: str, monkeypatc
         assert server.times("echo") == 1
 
 
+@pytest.mark.parametrize("method", ["land", "fail"])
+async def test_nobody_waits_for_a_call_at_whose_end_the_cache_failed(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("injected")
+
+    asked = {"land": "echo", "fail": "fail"}[method]
+    async with rpc_server() as server, piped() as pipe:
+        rpc = pipe.rpc(server.url)
+        await rpc.open()
+        with monkeypatch.context() as patch:
+            patch.setattr(f"penstock.cache.loads.Loads.{method}", broken)
+            calls = [rpc.call(asked, [1], ttl=60) for _ in range(3)]
+            first = await within(asyncio.gather(*calls, return_exceptions=True))
+        calls = [rpc.call(asked, [1], ttl=60) for _ in range(3)]
+        assert list(map(str, await within(asyncio.gather(*calls, return_exceptions=True)))) == list(map(str, first))
+        assert server.times(asked) == 2
+        assert pipe.manager.failures[Stage.CACHE] == 1
+
+
+@pytest.mark.parametrize("kind", ["raises", "hangs"])
+async def test_a_cache_that_fails_with_the_answer_in_its_hands_has_the_call_sent_once(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_: Any, key: Any, loader: Any, *__: Any) -> None:
+        await loader()
+        if kind == "raises":
+            raise RuntimeError("injected")
+        await asyncio.Event().wait()
+
+    async with rpc_server() as server, piped(fallback=QUICK) as pipe:
+        rpc = pipe.rpc(server.url)
+        monkeypatch.setattr(MessageCache, "get_or_load", broken)
+        monkeypatch.setattr(Leads, "ask", lambda *_, **__: None)
+        assert await within(rpc.call("echo", [1], ttl=60)) == [1]
+        assert server.times("echo") == 1
+        assert pipe.manager.failures[Stage.CACHE] == 1
+
+
 async def test_samples_take_the_plain_way_and_the_others_do_not() -> None:
     async with rpc_server() as server, piped(fallback={"sample_every": 3}) as pipe:
         rpc = pipe.rpc(server.url)

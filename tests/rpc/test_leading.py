@@ -278,3 +278,43 @@ async def test_what_cannot_be_sent_leaves_no_load_behind() -> None:
                 await within(it.rpc._leading.load("key", Unsendable(), 60, 5))
         assert it.cache.get_cache_stats().load_errors == 2
         assert it.rpc.stats().in_flight == 0
+
+
+@pytest.mark.parametrize("timeout", [0.05, None])
+async def test_closing_ends_the_calls_of_those_who_wait_for_another_client_s(timeout: float | None) -> None:
+    async with gated() as it:
+        others = it.call(timeout=None)
+        await it.arrived()
+        async with connect(it.server.url, cache=it.cache) as rpc:
+            call = start(rpc.call("gated", (1,), ttl=60, timeout=timeout))
+            await until(lambda: it.cache.get_cache_stats().coalesced == 1)
+        with pytest.raises(RpcClosed):
+            await within(call)
+        assert rpc.stats().timeouts == 0
+        it.gate.set()
+        assert await within(others) == [1]
+        assert it.times == 1
+
+
+@pytest.mark.parametrize("has_link", [True, False])
+async def test_when_the_client_is_closed_whose_call_it_is_another_that_waits_for_it_calls_itself(
+    has_link: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with gated() as it, connect(it.server.url, cache=it.cache) as rpc:
+        if not has_link:  # as on another event loop
+            monkeypatch.setattr(it.cache.leads, "ask", lambda *_, **__: None)
+        first = it.call()
+        await it.arrived()
+        second = start(rpc.call("gated", (1,), ttl=60))
+        late = start(rpc.call("gated", (1,), ttl=60, timeout=0.2))
+        await until(lambda: it.cache.get_cache_stats().coalesced == 2)
+        await it.rpc.close()
+        with pytest.raises(RpcClosed):
+            await first
+        await it.arrived(2)
+        with pytest.raises(CallTimeout, match=r"0\.2"):
+            await within(late)
+        it.gate.set()
+        assert await within(second) == [1]
+        assert it.times == 2
+        assert rpc.stats().in_flight == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +13,8 @@ import pytest
 
 from penstock import CallLost, SerializationError
 from penstock.protocols.calls import Frame
+from penstock.protocols.dialects import DEVTOOLS
+from penstock.protocols.idjson import IdJson
 from penstock.protocols.jsonrpc import JsonRpc
 from penstock.rpc.jsonrpc import Rpc
 from penstock.rpc.link import MOST, Link
@@ -241,6 +244,23 @@ async def test_a_notification_keeps_its_place_and_is_told_when_it_is_accepted() 
             assert await cancelled(call)
 
 
+async def test_a_notification_that_cannot_be_sent_and_nobody_waits_for_any_more_is_no_error_of_the_event_loop() -> None:
+    socket = Socket(0)
+    socket.refuses["big"] = SerializationError("too long for the peer", "send less")
+    errors: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    async with client(socket) as rpc:
+        notified = start(rpc.notify("big"))
+        await steps(6)
+        assert await cancelled(notified)
+        socket.drain(100)
+        await steps(6)
+    socket.refuses.clear()  # the error knows who has it
+    del notified
+    gc.collect()
+    assert errors == []
+
+
 async def test_a_notification_that_was_never_accepted_is_lost_unwritten() -> None:
     socket = Socket(1)
     async with client(socket) as rpc:
@@ -289,6 +309,28 @@ async def test_what_is_cancelled_before_the_writer_has_its_turn_is_not_sent_thou
     assert numbers(socket) == [1, 3, 4]
     assert link.rpc.stats().forgotten == 0
     await link.stop()
+
+
+async def test_what_is_cancelled_is_not_sent_though_its_tombstone_was_dropped() -> None:
+    socket = Socket(100)
+    link = Link(socket, JsonRpc(max_forgotten=1), Keeper())
+    await steps(2)  # the writer waits
+    calls = [link.rpc.add("a", [number], now=0) for number in range(4)]
+    done = link.put('{"method":"a","params":[4]}')
+    for call in calls[:3]:
+        link.rpc.forget(call, now=0)
+    await within(done)
+    assert numbers(socket) == [3, 4]
+    await link.stop()
+
+
+def test_a_message_whose_tombstone_was_dropped_is_known_to_be_forgotten_in_other_protocols_too() -> None:
+    rpc = IdJson(DEVTOOLS, max_forgotten=1)
+    asks = [rpc.add({"method": "a"}) for _ in range(3)]
+    rpc.due()
+    for ask in asks[:2]:
+        rpc.forget(ask)
+    assert [ask.is_forgotten for ask in asks] == [True, True, False]
 
 
 async def test_a_writer_whose_connection_is_closed_leaves_what_it_has_to_the_reader() -> None:

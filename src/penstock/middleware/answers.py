@@ -84,7 +84,10 @@ class _Leads:
             end(flight, what)
         except Exception as exc:  # noqa: BLE001 - likewise; those who wait get what has come
             self._manager.failed(self._switch, exc)
-            flight.wake(set(flight.waiters))
+            waiters = set(flight.waiters)
+            flight.wake(waiters)
+            for waiter in waiters:  # else others would wait for it, who ask later
+                self._leads.leave(flight, waiter)
         else:
             if self._switch.is_shaky:
                 self._manager.worked(self._switch)
@@ -141,30 +144,37 @@ class Answers:
         return value
 
     async def _cached(self, key: Any, loader: Loader, ttl: float | None) -> Any:
+        loaded: list[Any] = []
         try:
-            value = await self._patiently(key, loader, ttl)
+            value = await self._patiently(key, loader, ttl, loaded)
         except _FromLoader as exc:
             raise exc.error from None
         except PerformanceError:
             raise
         except Exception as exc:  # noqa: BLE001 - the cache's own failure, likewise
             self._manager.failed(self._switch, exc)
-            return await loader()
+            return loaded[0] if loaded else await loader()
         if self._switch.is_shaky:
             self._manager.worked(self._switch)
         return value
 
-    async def _patiently(self, key: Any, loader: Loader, ttl: float | None) -> Any:
-        """Wait for the cache for as long as it waits for the server. Raises TimeoutError."""
+    async def _patiently(self, key: Any, loader: Loader, ttl: float | None, loaded: list[Any]) -> Any:
+        """Wait for the cache for as long as it waits for the server. Raises TimeoutError.
+
+        Args:
+            loaded: gets what the loader returns: whatever the cache does then, nothing is loaded twice.
+        """
 
         async def load() -> Any:
             self._loading.begin(key)
             try:
-                return await loader()
+                value = await loader()
             except Exception as exc:
                 raise _FromLoader(exc) from exc
             finally:
                 self._loading.end(key)
+            loaded.append(value)
+            return value
 
         asking = asyncio.ensure_future(self._cache.get_or_load(key, load, ttl))
         was_loading = False

@@ -34,7 +34,7 @@ class Array(Struct, eq=False):
     """Of `calls`; forgotten ones among them."""
 
 
-_FORGOTTEN = Stage.FORGOTTEN
+_FORGOTTEN, _SETTLED = Stage.FORGOTTEN, Stage.SETTLED
 
 
 class Call(Struct, eq=False):
@@ -63,8 +63,8 @@ class Call(Struct, eq=False):
 
     @property
     def is_forgotten(self) -> bool:
-        """Nobody waits for it any more, though it is on its way."""
-        return self.stage is _FORGOTTEN
+        """Nobody waits for it any more, though it is on its way; perhaps its tombstone was dropped."""
+        return self.stage is _FORGOTTEN or self.stage is _SETTLED
 
 
 class Frame(Struct, frozen=True):

@@ -58,8 +58,8 @@ class Ask(Struct, eq=False):
 
     @property
     def is_forgotten(self) -> bool:
-        """Nobody waits for it any more, though it is on its way."""
-        return self.phase is Phase.FORGOTTEN
+        """Nobody waits for it any more, though it is on its way; perhaps its tombstone was dropped."""
+        return self.phase is Phase.FORGOTTEN or self.phase is Phase.DONE
 
 
 class Answered(Struct, frozen=True):

@@ -212,6 +212,8 @@ class Client(ABC, Generic[S]):
         try:
             await self._links.close()
         finally:
+            if self._leading is not None:
+                self._leading.close()
             self._asking.deadlines.stop()
 
     async def __aenter__(self) -> Self:

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, Generic
 
 from penstock.cache.flight import Flight
-from penstock.errors import GraphQLError, RpcError, SerializationError
+from penstock.errors import GraphQLError, RpcClosed, RpcError, SerializationError
 from penstock.rpc.asking import LATE, Asking, Gone, Request, Waiting
 from penstock.rpc.keeping import Answer, Keeping
 from penstock.rpc.link import Link, S
@@ -23,6 +23,8 @@ class Leading(Generic[S]):
         self._leads = keeping.leads
         self._again: set[asyncio.Task[Answer]] = set()
         """Calls that are sent again, for whoever waits."""
+        self._following: set[asyncio.Future[Any]] = set()
+        """Who wait for calls of others, which may be another client's."""
 
     async def load(self, key: str, request: Request[S], ttl: float, timeout: float | None) -> bytes:
         """The answer as JSON, in time.
@@ -36,11 +38,18 @@ class Leading(Generic[S]):
             waiter: asyncio.Future[Any] = loop.create_future()
             flight = leads.ask(key, ttl, waiter, may_begin=link is not None)
         if leads is None or flight is None:
+            began = monotonic()
             work = self._keeping.load(key, ttl, partial(asking.ask, request, None), request.may_keep)
-            return await asking.limited(request.name, timeout, work)
+            try:
+                return await asking.limited(request.name, timeout, work)
+            except RpcClosed:
+                return await self._load_anew(key, request, ttl, timeout, began)
         is_first = flight.task is None
         if is_first and link is not None:
             self._send(flight, request, link)
+        else:
+            self._following.add(waiter)
+        began = 0.0 if is_first else monotonic()
         asking.deadlines.add(waiter, timeout, loop)
         try:
             is_late = await waiter is LATE
@@ -49,10 +58,33 @@ class Leading(Generic[S]):
             raise
         finally:
             asking.deadlines.remove(waiter, timeout)
+            self._following.discard(waiter)
         if is_late:
             leads.leave(flight, waiter)
+            if asking.links.is_closed:
+                raise RpcClosed
             raise asking.late(request.name, timeout)
-        return self._keeping.answer(flight, is_asked=is_first)
+        try:
+            return self._keeping.answer(flight, is_asked=is_first)
+        except RpcClosed:
+            return await self._load_anew(key, request, ttl, timeout, began)
+
+    async def _load_anew(self, key: str, request: Request[S], ttl: float, timeout: float | None, began: float) -> bytes:
+        """The answer, in what is left of the time, where a client was closed: it may be another's, whose call it was.
+
+        Raises:
+            RpcClosed: it is this one.
+        """
+        if self.asking.links.is_closed:
+            raise RpcClosed
+        left = None if timeout is None else timeout - (monotonic() - began)
+        return await self.asking.limited(request.name, timeout, self.load(key, request, ttl, None), left)
+
+    def close(self) -> None:
+        """The client is closed: nobody waits any more, not even for another client's call."""
+        for waiter in self._following:
+            if not waiter.done():
+                waiter.set_result(LATE)
 
     def _send(self, flight: Flight, request: Request[S], link: Link[S]) -> None:
         lead = _Lead(self, flight, request, link)

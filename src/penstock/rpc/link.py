@@ -186,6 +186,7 @@ class Link(Generic[S]):
                 self._owner.unsent(self, call, exc)
         elif not item.done.done():
             item.done.set_exception(exc)
+            item.done.exception()  # perhaps nobody waits any more
 
     # In
 
