@@ -30,7 +30,7 @@ async def test_many_callers_share_few_connections_and_return_them() -> None:
         assert await rpc.call("echo", ["again"]) == ["again"]
         assert len(server.conns) <= 2
         ids = [one["id"] for one in server.asked]
-        assert ids.count(1) == len(server.conns)
+        assert 1 <= ids.count(1) <= len(server.conns)  # the second may have come too late for any call
 
 
 async def test_case_20_a_connection_with_an_answer_to_come_is_not_lent_again() -> None:
