@@ -88,7 +88,7 @@ class MetricsCollector:
         self._past = list(past.snapshot(0.0))
 
     def failed(self, what: str) -> None:
-        """Count a failure of measuring, one of `FAILURES`."""
+        """Count a failure of measuring, one of ``FAILURES``."""
         self._failures[what] += 1
 
     def _read(self, source: Source, reading: Reading) -> None:

@@ -39,7 +39,7 @@ class CachePolicy:
         """Seconds for which the answer to a call may be kept; 0 if not at all.
 
         Args:
-            params: what JSON knows, or `Raw` JSON.
+            params: what JSON knows, or ``msgspec.Raw`` JSON.
 
         Raises:
             ValueError: the table's function for this method gave what are no seconds.
